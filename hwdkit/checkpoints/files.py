@@ -1,0 +1,192 @@
+"""Reading and writing model files: safetensors with a description inside, atomic, and nothing executed.
+
+Training states (optimizer, step) are plain tensors and numbers that load with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as decode_safetensors
+from safetensors.torch import save as encode_safetensors
+from torch import Tensor
+
+from hwdkit.errors import CheckpointError, EnvironmentFailure
+
+METADATA_KEY = "hwdkit"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it takes its place, on failure nothing has changed.
+
+    Raises:
+        EnvironmentFailure: the disk is full or the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_failure(path: Path, error: OSError) -> EnvironmentFailure:
+    """What to tell the user when writing `path` failed; the old file is still there."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return EnvironmentFailure(
+        f"cannot write: {error.strerror or error}",
+        where=str(path),
+        hint="free some space and continue with --resume; the last complete checkpoint is untouched"
+        if full
+        else "check the folder's permissions",
+    )
+
+
+def save_model(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write weights and their description as one safetensors file, atomically.
+
+    Args:
+        path: target; an existing file is replaced only when the new one is complete.
+        state: name -> tensor; moved to the CPU, non-contiguous and shared ones are copied.
+        metadata: JSON-able description, kept under one key of the file's header.
+
+    Raises:
+        EnvironmentFailure: the disk is full or not writable.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    data = encode_safetensors(tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def load_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file written by `save_model`: its tensors (on the CPU) and its description.
+
+    Raises:
+        CheckpointError: missing, damaged, or a safetensors file without hwdkit's description.
+    """
+    state = read_state_dict(path)
+    metadata = read_metadata(path)
+    if not metadata:
+        raise CheckpointError(
+            "holds weights but no description of the network",
+            where=str(path),
+            hint="use a student.safetensors or teacher.safetensors written by hwdkit",
+        )
+    return state, metadata
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The description in a safetensors file's header, without reading the weights; {} if it has none."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY, "{}")
+        metadata = json.loads(text)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"not a readable safetensors file: {error}", where=str(path)) from error
+    if not isinstance(metadata, dict):
+        raise CheckpointError("its description is not a JSON object", where=str(path))
+    return metadata
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a flat name -> tensor mapping from .safetensors or a PyTorch file; never executes a pickle.
+
+    Raises:
+        CheckpointError: missing, truncated, a web page or git-lfs pointer saved under this name, a pickle
+            that holds more than tensors, or no state dict at all.
+    """
+    if not path.is_file():
+        raise CheckpointError("no such checkpoint", where=str(path))
+    head = _refuse_what_is_no_checkpoint(path)
+    if path.suffix == ".safetensors" or _looks_like_safetensors(head):
+        try:
+            return dict(decode_safetensors(path.read_bytes()))
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"damaged or truncated safetensors file: {error}", where=str(path)
+            ) from error
+    state = load_tensors(path)
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError("holds no state dict (a flat mapping of names to tensors)", where=str(path))
+    return state
+
+
+def load_tensors(path: Path) -> Any:
+    """torch.load restricted to tensors and plain containers.
+
+    Raises:
+        CheckpointError: the pickle asks for code to be run, or the file is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            "refused: this pickle would run code or holds more than tensors",
+            where=str(path),
+            hint="ask its author for a plain state dict or a safetensors file",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"damaged or truncated checkpoint: {first}", where=str(path)) from error
+
+
+def save_tensors(path: Path, value: Any) -> None:
+    """torch.save, atomically; `value` must consist of tensors, numbers, strings and plain containers."""
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _looks_like_safetensors(head: bytes) -> bool:
+    """A little-endian header length of 8 bytes, then JSON."""
+    return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 * 2**20
+
+
+def _refuse_what_is_no_checkpoint(path: Path) -> bytes:
+    with path.open("rb") as file:
+        head = file.read(512)
+    text = head.lstrip().lower()
+    if not head:
+        raise CheckpointError("the file is empty", where=str(path), hint="download it again")
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(
+            "this is a web page, not a checkpoint",
+            where=str(path),
+            hint="the download link led to a page; fetch the file itself",
+        )
+    if text.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            "this is a git-lfs pointer, not the checkpoint", where=str(path), hint="run: git lfs pull"
+        )
+    return head

@@ -1,0 +1,151 @@
+"""hwdkit demo: the whole road on the synthetic scenes, by the ordinary recipes and the ordinary commands."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+
+from hwdkit.checkpoints.files import replacing
+from hwdkit.commands import distill, per_class_report, prepare_data, train_teacher
+from hwdkit.commands.training import Settings
+from hwdkit.errors import RecipeError
+from hwdkit.recipe import load
+from hwdkit.report.render import summary_markdown, summary_table
+from hwdkit.report.types import PerClassReport
+
+log = logging.getLogger("hwdkit")
+
+TEACHER = "scenes-r18-teacher"
+STUDENTS = {
+    "baseline": "scenes-r10-baseline",
+    "cwd": "scenes-r10-cwd",
+    "hwd": "scenes-r10-hwd",
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of the recipes' full length a demo has time for."""
+
+    train_images: int
+    val_images: int
+    teacher_iterations: int
+    student_iterations: int
+
+
+FULL = Budget(train_images=1200, val_images=150, teacher_iterations=600, student_iterations=400)
+QUICK = Budget(train_images=64, val_images=16, teacher_iterations=10, student_iterations=10)
+
+
+def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> dict[str, Any]:
+    """Prepare data, train the teacher and three students under one budget, compare them, write the report.
+
+    Args:
+        out: new or empty folder; receives data/, runs/ and report/.
+        seed: of all runs.
+        quick: a few steps of everything: the road without the view.
+        cpu: do not use a GPU.
+
+    Returns:
+        {"models": [...], "report": path, "seconds": total}: JSON-able.
+
+    Raises:
+        RecipeError: `out` is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RecipeError("the demo's folder is already used", where=str(out), hint="choose another --out")
+    budget = QUICK if quick else FULL
+    began = time.perf_counter()
+    data = out / "data"
+    log.info("[1/4] drawing street scenes")
+    prepare_data.run("scenes", root=data, train=budget.train_images, val=budget.val_images)
+    log.info("[2/4] training the teacher")
+    teacher = train_teacher.run(
+        load(TEACHER, overrides=_overrides(seed, budget.teacher_iterations)),
+        Settings(data_root=data, out=out / "runs" / "teacher", cpu=cpu),
+    )
+    seconds = {"teacher": teacher["seconds"]}
+    log.info("[3/4] training the student: alone, with CWD, with HWD")
+    for name, recipe in STUDENTS.items():
+        result = distill.run(
+            load(recipe, overrides=_overrides(seed, budget.student_iterations)),
+            Settings(data_root=data, out=out / "runs" / name, cpu=cpu),
+            teacher=teacher["run_dir"],
+        )
+        seconds[name] = result["seconds"]
+    log.info("[4/4] comparing them on %d held-out images", budget.val_images)
+    report, files = per_class_report.run(
+        per_class_report.Options(
+            student=out / "runs" / "hwd",
+            student_name="hwd",
+            teacher=out / "runs" / "teacher",
+            baseline=out / "runs" / "baseline",
+            compare={"cwd": out / "runs" / "cwd"},
+            data_root=data,
+            out=out / "report",
+            cpu=cpu,
+        )
+    )
+    models = _rows(report, seconds)
+    summary = {
+        "models": models,
+        "iterations": {"teacher": budget.teacher_iterations, "student": budget.student_iterations},
+        "images": report.images,
+        "report": str(out / "report" / "per-class.html"),
+        "files": [str(path) for path in files],
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    _keep(out / "report" / "summary.json", json.dumps(summary, indent=2) + "\n")
+    _keep(out / "report" / "summary.md", summary_markdown(models))
+    return summary
+
+
+def render(result: dict[str, Any]) -> Group:
+    """The demo's one table, where the report lies, and what to type next."""
+    short = result["iterations"]["student"]
+    return Group(
+        summary_table(result["models"]),
+        f"{result['images']} held-out images; {short} steps a student, one seed: too short to rank methods.",
+        f"{result['seconds']:.0f} s in all. Open {result['report']}",
+        "",
+        "Next:  hwdkit recipes list",
+        "       hwdkit prepare-data ade20k --source PATH && hwdkit distill --recipe ade20k-r18-hwd",
+    )
+
+
+def _overrides(seed: int, iterations: int) -> list[str]:
+    every = max(1, iterations // 10)
+    return [
+        f"seed={seed}",
+        f"train.iterations={iterations}",
+        f"train.evaluate_every={iterations}",
+        f"train.save_every={iterations}",
+        f"train.log_every={every}",
+    ]
+
+
+def _rows(report: PerClassReport, seconds: dict[str, float]) -> list[dict[str, Any]]:
+    order = {"teacher": 0, "baseline": 1, "compare": 2, "student": 3}
+    return [
+        {
+            "model": model.name,
+            # In the demo CWD is a student like HWD, not a stranger to compare with.
+            "role": "student" if model.role == "compare" else model.role,
+            "params": model.params,
+            "gmacs": model.gmacs,
+            "miou": model.miou,
+            "seconds": seconds[model.name],
+        }
+        for model in sorted(report.models, key=lambda model: order[model.role])
+    ]
+
+
+def _keep(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)

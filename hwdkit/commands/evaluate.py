@@ -1,0 +1,140 @@
+"""hwdkit evaluate: a checkpoint's mIoU, mAcc, pixel accuracy and class IoU on a split."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from hwdkit.checkpoints.files import file_digest, replacing
+from hwdkit.commands import console
+from hwdkit.data.dataset import SegmentationDataset
+from hwdkit.data.index import load_index
+from hwdkit.data.stream import eval_pairs
+from hwdkit.distributed import started
+from hwdkit.engine.build import load_network, require_classes
+from hwdkit.engine.evaluate import Protocol
+from hwdkit.engine.evaluate import evaluate as evaluate_network
+from hwdkit.errors import GateError
+from hwdkit.report.overlay import image_png, mask_png, overlay
+
+log = logging.getLogger("hwdkit")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `hwdkit evaluate --help`."""
+
+    split: str = "val"
+    dataset: str | None = None
+    data_root: Path = Path("data")
+    mode: Literal["whole", "slide"] = "whole"
+    window: tuple[int, int] = (512, 512)
+    stride: tuple[int, int] = (341, 341)
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    absent: Literal["present", "paper"] = "present"
+    limit: int | None = None
+    save_masks: Path | None = None
+    save_overlays: Path | None = None
+    workers: int = 2
+    cpu: bool = False
+
+    def protocol(self) -> Protocol:
+        return Protocol(
+            mode=self.mode,
+            window=self.window,
+            stride=self.stride,
+            scales=self.scales,
+            flip=self.flip,
+            absent=self.absent,
+        )
+
+
+def run(checkpoint: Path, options: Options) -> dict[str, Any]:
+    """Evaluate a checkpoint or the network of a run directory.
+
+    Returns:
+        JSON-able: scores in 0..1, per class, with protocol, checkpoint and dataset named.
+
+    Raises:
+        CheckpointError, DataError: the network or the dataset is missing, or they do not fit.
+    """
+    loaded = load_network(checkpoint)
+    index = load_index(options.data_root / (options.dataset or str(loaded.metadata["dataset"])))
+    require_classes(loaded, index)
+    dataset = SegmentationDataset(index, options.split)
+    total = min(len(dataset), options.limit or len(dataset))
+    with started(cpu=options.cpu) as ranks:
+        model = loaded.model.to(ranks.device)
+        own = len(range(ranks.rank, total, ranks.world))
+        pairs = itertools.islice(
+            eval_pairs(dataset, rank=ranks.rank, world=ranks.world, workers=options.workers), own
+        )
+        with console.progress("evaluate", own) as advance:
+            done = itertools.count(1)
+
+            def on_image(i: int, prediction: Tensor) -> None:
+                _save(i, prediction, dataset, options)
+                advance(next(done))
+
+            result = evaluate_network(model, pairs, options.protocol(), ranks=ranks, on_image=on_image)
+    return {
+        "checkpoint": str(loaded.path),
+        "checkpoint_sha256": file_digest(loaded.path),
+        "dataset": index.name,
+        "dataset_fingerprint": index.fingerprint,
+        "dataset_partial": index.partial,
+        "split": options.split,
+        "images_in_split": len(dataset),
+        **result.to_dict(index.classes),
+    }
+
+
+def check_gate(result: dict[str, Any], fail_under: float | None) -> None:
+    """Raise GateError (exit 9) when mIoU is below the bound that the caller set."""
+    if fail_under is not None and not result["miou"] >= fail_under:
+        raise GateError(f"mIoU {result['miou']:.4f} is below --fail-under {fail_under:g}")
+
+
+def render(result: dict[str, Any]) -> Table:
+    """Per-class IoU with the means above, for the terminal."""
+    protocol = result["protocol"]
+    how = f"{protocol['mode']}, scales {', '.join(f'{scale:g}' for scale in protocol['scales'])}"
+    how += ", flip" if protocol["flip"] else ""
+    part = "" if result["images"] == result["images_in_split"] else f" of {result['images_in_split']}"
+    table = Table(
+        title=f"mIoU {100 * result['miou']:.2f} %   mAcc {100 * result['macc']:.2f} %   "
+        f"pixel accuracy {100 * result['pixel_accuracy']:.2f} %",
+        caption=f"{result['dataset']} {result['split']}, {result['images']}{part} images; {how}; "
+        f"absent classes: {protocol['absent']}",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("class")
+    table.add_column("share %", justify="right")
+    table.add_column("IoU %", justify="right")
+    for row in result["per_class"]:
+        iou = "absent" if row["iou"] is None else f"{100 * row['iou']:.2f}"
+        table.add_row(row["name"], f"{100 * row['share']:.2f}", iou)
+    return table
+
+
+def _save(i: int, prediction: Tensor, dataset: SegmentationDataset, options: Options) -> None:
+    if options.save_masks is None and options.save_overlays is None:
+        return
+    pixels = prediction.byte().cpu().numpy()
+    palette = dataset.index.palette
+    name = Path(dataset.name(i)).with_suffix(".png").name
+    if options.save_masks is not None:
+        with replacing(options.save_masks / name) as temporary:
+            temporary.write_bytes(mask_png(pixels, palette))
+    if options.save_overlays is not None:
+        image = dataset.read(i)[0].permute(1, 2, 0).numpy()
+        with replacing(options.save_overlays / name) as temporary:
+            temporary.write_bytes(image_png(overlay(image, pixels, palette)))

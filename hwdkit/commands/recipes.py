@@ -1,0 +1,184 @@
+"""What happens at `hwdkit recipes list | show | validate | copy | schema`: data or text for the CLI to print.
+
+No torch: an editor or a pre-commit hook may call these on every save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from hwdkit.errors import HwdkitError, RecipeError
+from hwdkit.recipe.complaints import LOSS_OPTIONS
+from hwdkit.recipe.find import available, find, listed
+from hwdkit.recipe.load import base_files, dump, load, shown
+from hwdkit.recipe.schema import Network, Recipe
+
+
+def list_recipes() -> list[dict[str, Any]]:
+    """One row a recipe that can be named: name, dataset, network, losses, summary, path, error.
+
+    A broken file in ./recipes fills `error` with its first complaint rather than hiding all the others.
+    """
+    return [_row(path) for path in available()]
+
+
+def render_list(rows: list[dict[str, Any]]) -> Table:
+    """The rows of `list_recipes` as a table for the terminal."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("recipe", "dataset", "network", "losses", "summary"):
+        table.add_column(column, no_wrap=column == "recipe")
+    for row in rows:
+        if row.get("error"):
+            table.add_row(row["name"], "", "", "", f"not valid: {row['error']}")
+        else:
+            table.add_row(row["name"], row["dataset"], row["network"], row["losses"], row["summary"])
+    return table
+
+
+def show(name_or_path: str, *, resolved: bool = False, overrides: Sequence[str] = ()) -> str:
+    """A recipe's own text with its comments, or with `resolved` everything that it amounts to.
+
+    Raises:
+        RecipeError: not found or not valid; or overrides without `resolved`, which nothing would show.
+    """
+    if resolved:
+        return dump(load(name_or_path, overrides=overrides))
+    if overrides:
+        raise RecipeError("--set changes the resolved recipe only", hint="Add --resolved.")
+    return find(name_or_path).read_text(encoding="utf-8")
+
+
+def show_data(name_or_path: str, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The resolved recipe as JSON types."""
+    return load(name_or_path, overrides=overrides).model_dump(mode="json")
+
+
+def validate(paths: Iterable[str]) -> list[dict[str, str]]:
+    """Load every recipe; a folder stands for the recipes in it.
+
+    Returns:
+        name and path of each, all valid.
+
+    Raises:
+        RecipeError: every fault of every file, one a line.
+    """
+    valid, faults, broken = [], [], 0
+    for wanted in paths:
+        folder = Path(wanted)
+        inside = listed(folder) if folder.is_dir() else [wanted]
+        if not inside:
+            faults.append(f"{wanted}: no recipes in this folder")
+        for one in inside:
+            try:
+                recipe = load(one)
+            except RecipeError as error:
+                faults.append(str(error))
+                broken += 1
+            else:
+                valid.append({"name": recipe.name, "path": shown(find(one))})
+    if faults:
+        raise RecipeError("\n".join(faults), hint=f"{broken} not valid, {len(valid)} valid." if valid else "")
+    return valid
+
+
+def copy(name_or_path: str, dest: Path, *, resolved: bool = False) -> list[Path]:
+    """Copy a recipe so that the copy loads by itself: with its bases beside it, or resolved into one file.
+
+    Args:
+        dest: the new file (.yaml), or a folder that keeps the name.
+
+    Returns:
+        The files written, the recipe first.
+
+    Raises:
+        RecipeError: a file exists already with other content, or a base does not lie beside the recipe.
+    """
+    source = find(name_or_path)
+    target = dest if dest.suffix in {".yaml", ".yml"} else dest / source.name
+    if resolved:
+        recipe = load(source).model_copy(update={"name": target.stem})
+        contents = {target: dump(recipe).encode()}
+    else:
+        load(source)  # a recipe that does not load is not worth copying
+        contents = {target: source.read_bytes()}
+        for base in _all_bases(source):
+            contents[target.parent / base.name] = base.read_bytes()
+    for path, content in contents.items():
+        shared = path != target and path.is_file() and path.read_bytes() == content
+        if path.exists() and not shared:
+            raise RecipeError("exists already", where=str(path), hint="Choose another destination.")
+    for path, content in contents.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return list(contents)
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a recipe file, for editors.
+
+    Nothing is required in it, since a base may supply any key, and `base` is allowed.
+    """
+    whole = Recipe.model_json_schema()
+    definitions = whole["$defs"]
+    for section in (whole, *definitions.values()):
+        section.pop("required", None)
+    name = {"type": "string"}
+    whole["properties"]["base"] = {
+        "description": "a file or recipe that this one builds on, or a list of them",
+        "anyOf": [name, {"type": "array", "items": name}],
+    }
+    # Under its own name an entry needs no `loss` key; under another name it does.
+    entries = {
+        loss: {"anyOf": [{"$ref": f"#/$defs/{options.__name__}"}, {"type": "null"}]}
+        for loss, options in LOSS_OPTIONS.items()
+    }
+    named = {"required": ["loss"], "oneOf": whole["properties"]["losses"]["additionalProperties"]["oneOf"]}
+    whole["properties"]["losses"] = {"type": "object", "properties": entries, "additionalProperties": named}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
+
+
+def _all_bases(source: Path) -> list[Path]:
+    """Every base file under a recipe, nearest first."""
+    found: list[Path] = []
+    for base in base_files(source):
+        if base.parent.resolve() != source.parent.resolve():
+            raise RecipeError(
+                f"its base {shown(base)} lies in another folder",
+                where=shown(source),
+                hint="Copy with --resolved.",
+            )
+        found += [base, *_all_bases(base)]
+    return list(dict.fromkeys(found))
+
+
+def _row(path: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": path.stem, "path": shown(path)}
+    try:
+        recipe = load(path)
+    except HwdkitError as error:
+        blank = {"dataset": "", "network": "", "losses": "", "summary": ""}
+        return {**row, **blank, "error": str(error).splitlines()[0]}
+    network = recipe.student or recipe.teacher
+    assert network is not None  # the schema wants something to train
+    return {
+        **row,
+        "dataset": recipe.data.dataset,
+        "network": _network(network),
+        "losses": " + ".join(_term(name, loss.weight) for name, loss in recipe.losses.items() if loss.weight),
+        "summary": recipe.summary,
+        "error": None,
+    }
+
+
+def _network(network: Network) -> str:
+    backbone = (network.backbone or "").partition(".")[0]  # without the tag of its weights
+    return f"{network.head}-{backbone}"
+
+
+def _term(name: str, weight: float) -> str:
+    return name if weight == 1 else f"{weight:g} {name}"

@@ -1,0 +1,204 @@
+"""The index of a prepared dataset (`dataset.json`): what every reader of pixels starts from.
+
+The value types and their JSON form live here; checking files is `verify.py`, making an index is `prepare.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hwdkit.errors import DataError
+
+SCHEMA_VERSION = 1
+FILE_NAME = "dataset.json"
+
+
+class Pair(NamedTuple):
+    """One image and its label.
+
+    Attributes:
+        image, label: paths relative to the index's root, with forward slashes.
+        height, width: pixels, the same for both files.
+    """
+
+    image: str
+    label: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """What the labels of one split contain.
+
+    Attributes:
+        images: number of pairs.
+        pixels: pixels per class, in class order.
+        ignored: pixels that are mapped to 255.
+        raw_ids: pixels per id as found in the files, before the label map.
+    """
+
+    images: int
+    pixels: tuple[int, ...]
+    ignored: int
+    raw_ids: dict[int, int]
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """A dataset that has been checked: its classes, its pairs, and what its labels contain.
+
+    Attributes:
+        name: key in `DATASETS`.
+        classes, palette: names and RGB colours in class order.
+        label_map: raw id in the files -> class (255 = ignore); None = identity with 255 = ignore.
+        splits: pairs by split, sorted by path.
+        root: folder that the pairs' paths are relative to.
+        statistics: by split.
+        fingerprint: sha256 over the class table, the label map, and every path and file content.
+        partial: True when the counts are not the published ones.
+        licence: one line, as far as known.
+        options: how a generated dataset was made; empty for downloaded ones.
+        stamp: sha256 over paths, sizes and modification times: says cheaply that nothing was touched.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    label_map: dict[int, int] | None
+    splits: dict[str, tuple[Pair, ...]]
+    root: Path
+    statistics: dict[str, SplitStatistics]
+    fingerprint: str
+    partial: bool = False
+    licence: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    stamp: str = ""
+
+
+def save_index(index: DatasetIndex, folder: Path) -> Path:
+    """Write `folder/dataset.json` so that a reader sees the old file or the new one, never a half.
+
+    Args:
+        index: what to write. Its root is stored relative to `folder` when it lies inside, else absolute.
+        folder: created if needed.
+
+    Returns:
+        The path written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE_NAME
+    handle, temporary = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=folder)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(_to_json(index, folder), file, indent=1, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; an index is as public as the images beside it.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def load_index(folder: Path) -> DatasetIndex:
+    """Read the index of a prepared dataset.
+
+    Args:
+        folder: `<data root>/<dataset>`.
+
+    Raises:
+        DataError: no index, an unreadable or foreign one, or its files have moved away.
+    """
+    path = folder / FILE_NAME
+    again = f"Run: hwdkit prepare-data {folder.name} --data-root {folder.parent}"
+    if not path.is_file():
+        # scenes is the one that needs no files: it is drawn.
+        needs = "" if folder.name == "scenes" else " --source …"
+        raise DataError(f"data root {folder} has no {FILE_NAME}", hint=f"{again}{needs}")
+    try:
+        index = _from_json(json.loads(path.read_text(encoding="utf-8")), folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"not a dataset index of this version ({error})", where=str(path), hint=again
+        ) from error
+    for split, pairs in index.splits.items():
+        missing = next((p for p in (pairs[0].image, pairs[0].label) if not (index.root / p).is_file()), None)
+        if missing is not None:
+            raise DataError(
+                f"the files of split {split} are gone: {index.root / missing} does not exist",
+                where=str(path),
+                hint=f"{again} --source …",
+            )
+    return index
+
+
+def _to_json(index: DatasetIndex, folder: Path) -> dict[str, Any]:
+    root, home = index.root.resolve(), folder.resolve()
+    files_root = root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root)
+    label_map = index.label_map
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": index.name,
+        "fingerprint": index.fingerprint,
+        "partial": index.partial,
+        "licence": index.licence,
+        "options": index.options,
+        "files_root": files_root,
+        "stamp": index.stamp,
+        "classes": [
+            {"name": name, "colour": list(colour)}
+            for name, colour in zip(index.classes, index.palette, strict=True)
+        ],
+        "label_map": None if label_map is None else {str(raw): label_map[raw] for raw in sorted(label_map)},
+        "statistics": {
+            split: {
+                "images": of.images,
+                "pixels": list(of.pixels),
+                "ignored": of.ignored,
+                "raw_ids": {str(raw): of.raw_ids[raw] for raw in sorted(of.raw_ids)},
+            }
+            for split, of in index.statistics.items()
+        },
+        "splits": {split: [list(pair) for pair in pairs] for split, pairs in index.splits.items()},
+    }
+
+
+def _from_json(document: dict[str, Any], folder: Path) -> DatasetIndex:
+    version = document["schema_version"]
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema_version {version}, this hwdkit reads {SCHEMA_VERSION}")
+    label_map = document["label_map"]
+    splits = {split: tuple(Pair(*pair) for pair in pairs) for split, pairs in document["splits"].items()}
+    if not splits or not all(splits.values()):
+        raise ValueError("a split without pairs")
+    return DatasetIndex(
+        name=document["name"],
+        classes=tuple(entry["name"] for entry in document["classes"]),
+        palette=tuple((r, g, b) for r, g, b in (entry["colour"] for entry in document["classes"])),
+        label_map=None if label_map is None else {int(raw): of for raw, of in label_map.items()},
+        splits=splits,
+        root=(folder / document["files_root"]).resolve(),
+        statistics={
+            split: SplitStatistics(
+                images=of["images"],
+                pixels=tuple(of["pixels"]),
+                ignored=of["ignored"],
+                raw_ids={int(raw): count for raw, count in of["raw_ids"].items()},
+            )
+            for split, of in document["statistics"].items()
+        },
+        fingerprint=document["fingerprint"],
+        partial=document["partial"],
+        licence=document["licence"],
+        options=document["options"],
+        stamp=document["stamp"],
+    )

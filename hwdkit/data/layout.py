@@ -1,0 +1,147 @@
+"""How a dataset lies on disk: the description that each dataset file fills in, and the pairing of its files.
+
+Only names of files are looked at here; what is in them is the business of `verify.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from hwdkit.errors import DataError
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".7z", ".rar")
+
+
+class SplitFiles(NamedTuple):
+    """Images and labels of one split by the key that pairs them; paths relative to the root."""
+
+    images: dict[str, str]
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything that hwdkit knows of a dataset before it has seen a file.
+
+    Attributes:
+        name: key in `DATASETS`.
+        classes, palette: official names and RGB colours in class order.
+        label_map: raw id in the label files -> class, 255 = ignore. An id that is not a key is an error.
+        published: pairs per split as published. A split that is in `optional` may be absent.
+        inner_folders: folders that the dataset's archive unpacks to, looked for below --source.
+        must_have: folders (alternatives joined by "|") without which this is not the dataset.
+        expected: the files on disk, as text for people.
+        how_to_get: where it comes from, as text for people.
+        licence: one line, as far as known.
+        list_files: finds the files of each split below the root.
+        optional: splits that may be absent.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    label_map: Mapping[int, int]
+    published: Mapping[str, int]
+    inner_folders: tuple[str, ...]
+    must_have: tuple[str, ...]
+    expected: str
+    how_to_get: str
+    licence: str
+    list_files: Callable[[Path], dict[str, SplitFiles]]
+    optional: tuple[str, ...] = ()
+
+    def list_pairs(self, root: Path) -> dict[str, list[tuple[str, str]]]:
+        """List (image, label) by split, sorted by key; files without a partner are left out.
+
+        Args:
+            root: what `locate` returned.
+        """
+        return {split: paired(files) for split, files in self.list_files(root).items()}
+
+
+def files_in(root: Path, folder: str, suffix: str) -> dict[str, str]:
+    """List the files of one folder and of the folders directly below it, by key.
+
+    Args:
+        root: paths are returned relative to it.
+        folder: below root; one that does not exist has no files.
+        suffix: end of the name. The key is the path below `folder` without it.
+
+    Returns:
+        key -> path relative to root, with forward slashes.
+    """
+    found: dict[str, str] = {}
+    start = root / folder
+    if not start.is_dir():
+        return found
+    for below in ("", *sorted(entry.name for entry in os.scandir(start) if entry.is_dir())):
+        for entry in os.scandir(start / below):
+            # Hidden files are the litter of archivers (._x.png), never data.
+            if entry.name.endswith(suffix) and not entry.name.startswith("."):
+                key = f"{below}/{entry.name}" if below else entry.name
+                found[key.removesuffix(suffix)] = f"{folder}/{key}"
+    return found
+
+
+def paired(files: SplitFiles) -> list[tuple[str, str]]:
+    """Join images and labels that share a key, sorted by key."""
+    return [
+        (files.images[key], files.labels[key]) for key in sorted(files.images.keys() & files.labels.keys())
+    ]
+
+
+def unpaired(files: SplitFiles) -> list[str]:
+    """Name every image without a label and every label without an image, one line each."""
+    without_label = sorted(files.images.keys() - files.labels.keys())
+    without_image = sorted(files.labels.keys() - files.images.keys())
+    return [f"{files.images[key]}: has no label" for key in without_label] + [
+        f"{files.labels[key]}: has no image" for key in without_image
+    ]
+
+
+def locate(layout: Layout, source: Path, *, allow_partial: bool = False) -> Path:
+    """Find the dataset's root: the folder that was named, or the one that its archive unpacks to inside.
+
+    Args:
+        layout: which dataset.
+        source: where to look.
+        allow_partial: some of the expected folders are enough.
+
+    Raises:
+        DataError: an archive, no such folder, or a folder without the expected layout.
+    """
+    command = f"hwdkit prepare-data {layout.name} --source"
+    if source.name.lower().endswith(ARCHIVES):
+        raise DataError(f"{source} is an archive: unpack it first", hint=f"Then: {command} FOLDER")
+    if not source.is_dir():
+        raise DataError(f"{source} is not a folder", hint=how_to_get(layout))
+    for root in (source, *(source / inner for inner in layout.inner_folders)):
+        missing = _missing(layout, root)
+        some = len(missing) < len(layout.must_have)
+        if not missing or (some and allow_partial):
+            return root
+        if some:
+            # Part of it is here, so this is the folder that was meant: say what is lacking in it.
+            raise DataError(f"{root} has no {' and no '.join(missing)}", hint=how_to_get(layout))
+    raise DataError(f"{source} does not look like {layout.name}", hint=how_to_get(layout))
+
+
+def how_to_get(layout: Layout) -> str:
+    """Say where a dataset comes from, what it must look like on disk, and the command to type."""
+    expected = "\n".join(f"    {line}" for line in layout.expected.splitlines())
+    return (
+        f"{layout.how_to_get}\n  Expected files:\n{expected}\n"
+        f"  Then: hwdkit prepare-data {layout.name} --source FOLDER"
+    )
+
+
+def _missing(layout: Layout, root: Path) -> list[str]:
+    return [
+        wanted.replace("|", " (or ") + ")" * wanted.count("|")
+        for wanted in layout.must_have
+        if not any((root / folder).is_dir() for folder in wanted.split("|"))
+    ]

@@ -1,0 +1,249 @@
+"""The order of samples: endless training batches that the seed and the step decide alone, and evaluation.
+
+Step k's batch is the same for any number of loader processes, ranks and micro-batches, and after a resume.
+"""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import weakref
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hwdkit.data.dataset import SegmentationDataset
+from hwdkit.data.transforms import augment
+from hwdkit.errors import HwdkitError, RecipeError
+from hwdkit.types import Batch
+
+# Two independent families of random numbers under one seed. They are spawn keys, not further seed words:
+# numpy pads seeds with zeros, so default_rng([seed, 1]) and default_rng([seed, 1, 0]) are the same.
+ORDER, SAMPLE = 0, 1
+
+Item = TypeVar("Item")
+Placed = tuple[int, int]  # (global sample number, index in the dataset)
+
+
+def train_stream(
+    dataset: SegmentationDataset,
+    *,
+    crop: tuple[int, int],
+    scales: Sequence[float],
+    flip: float,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
+    workers: int = 0,
+) -> Generator[list[Batch], None, None]:
+    """Give this rank its share of every optimizer step's batch, for ever.
+
+    Args:
+        dataset: the training split.
+        crop, scales, flip: see `transforms.augment`.
+        batch_size: global: over all ranks and micro-batches.
+        seed: decides order and augmentation.
+        start_step: first optimizer step; a resumed run passes the number of steps already done.
+        rank, world: this process and the number of processes.
+        accumulate: micro-batches per step.
+        workers: loader processes; 0 = decode in this one.
+
+    Yields:
+        A list of `accumulate` Batches: image (N, 3, *crop) uint8, label (N, *crop) int64. Ranks in order, and
+        within a rank the micro-batches in order, concatenate to the global batch. Close the generator to end
+        the loader processes.
+
+    Raises:
+        RecipeError: batch_size does not divide; at once, not at the first batch.
+        DataError: from any process, as it was raised there.
+    """
+    if batch_size % (world * accumulate):
+        raise RecipeError(
+            f"batch_size {batch_size} is not a multiple of {world} ranks x {accumulate} micro-batches",
+            where="train.batch_size",
+        )
+    plan = _Plan(len(dataset), batch_size, seed, start_step, rank, world, accumulate)
+    crops = _Crops(dataset, crop, tuple(scales), flip, seed)
+    loader: DataLoader[Batch] = DataLoader(
+        crops,
+        batch_sampler=plan,
+        collate_fn=_as_is,
+        pin_memory=torch.cuda.is_available(),
+        **_processes(workers),
+    )
+    stream = _steps(loader, accumulate)
+    _live.add(stream)
+    return stream
+
+
+def eval_pairs(
+    dataset: SegmentationDataset, *, rank: int = 0, world: int = 1, workers: int = 0
+) -> Generator[tuple[int, Tensor, Tensor], None, None]:
+    """Give this rank its share of a split, each pair once at its native size.
+
+    Indices stride by `world`, so no pair is repeated to even out the ranks: sums over ranks are exact.
+
+    Yields:
+        index in the dataset, image (3, H, W) uint8, label (H, W) int64.
+
+    Raises:
+        DataError: from any process, as it was raised there.
+    """
+    loader: DataLoader[tuple[int, Tensor, Tensor]] = DataLoader(
+        _Pairs(dataset),
+        batch_size=None,
+        sampler=range(rank, len(dataset), world),
+        collate_fn=_as_is,
+        **_processes(workers),
+    )
+    stream = _evaluated(loader)
+    _live.add(stream)
+    return stream
+
+
+def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the permutation of the dataset that one epoch walks through."""
+    order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(ORDER, epoch)))
+    return order.permutation(length)
+
+
+def sample_rng(seed: int, sample: int) -> np.random.Generator:
+    """Return the generator of one sample's augmentation; `sample` is its number since step 0."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SAMPLE, sample)))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which samples make up this rank's micro-batches, from `start_step` on, without end."""
+
+    length: int
+    batch_size: int
+    seed: int
+    start_step: int
+    rank: int
+    world: int
+    accumulate: int
+
+    def __iter__(self) -> Iterator[list[Placed]]:
+        share = self.batch_size // self.world
+        micro = share // self.accumulate
+        step, epoch = self.start_step, -1
+        while True:
+            first = step * self.batch_size + self.rank * share
+            for start in range(first, first + share, micro):
+                batch = []
+                for sample in range(start, start + micro):
+                    if sample // self.length != epoch:
+                        epoch = sample // self.length
+                        order = epoch_order(self.seed, epoch, self.length)
+                    batch.append((sample, int(order[sample % self.length])))
+                yield batch
+            step += 1
+
+
+@dataclass(frozen=True)
+class _Crops(Dataset[Batch]):
+    """Cuts the crops of a micro-batch. A user's mistake is returned, not raised: see `_unwrap`."""
+
+    dataset: SegmentationDataset
+    crop: tuple[int, int]
+    scales: tuple[float, ...]
+    flip: float
+    seed: int
+
+    def __getitems__(self, placed: list[Placed]) -> Batch | HwdkitError:
+        try:
+            crops = [self._cut(sample, i) for sample, i in placed]
+        except HwdkitError as error:
+            return error
+        # Labels cross the process boundary as uint8, an eighth of the bytes.
+        return Batch(torch.stack([image for image, _ in crops]), torch.stack([label for _, label in crops]))
+
+    def _cut(self, sample: int, i: int) -> tuple[Tensor, Tensor]:
+        image, label = self.dataset.read(i)
+        rng = sample_rng(self.seed, sample)
+        return augment(image, label, rng=rng, crop=self.crop, scales=self.scales, flip=self.flip)
+
+
+@dataclass(frozen=True)
+class _Pairs(Dataset[tuple[int, Tensor, Tensor]]):
+    dataset: SegmentationDataset
+
+    def __getitem__(self, i: int) -> tuple[int, Tensor, Tensor] | HwdkitError:  # type: ignore[override]
+        try:
+            return i, *self.dataset.read(i)
+        except HwdkitError as error:
+            return error
+
+
+def _steps(loader: DataLoader[Batch], accumulate: int) -> Generator[list[Batch], None, None]:
+    batches = iter(loader)
+    try:
+        while True:
+            micro = [_unwrap(next(batches)) for _ in range(accumulate)]
+            yield [Batch(batch.image, batch.label.long()) for batch in micro]
+    finally:
+        del batches  # the last reference: torch ends the worker processes here, not at some later collection
+
+
+def _evaluated(
+    loader: DataLoader[tuple[int, Tensor, Tensor]],
+) -> Generator[tuple[int, Tensor, Tensor], None, None]:
+    pairs = iter(loader)
+    try:
+        for pair in pairs:
+            i, image, label = _unwrap(pair)
+            yield i, image, label.long()
+    finally:
+        del pairs
+
+
+def _unwrap(item: Item | HwdkitError) -> Item:
+    """Raise what a worker returned as an error.
+
+    torch would re-raise it with the worker's traceback pasted into the message; a user's mistake is one line.
+    """
+    if isinstance(item, HwdkitError):
+        raise item
+    return item
+
+
+def _as_is(item: Item) -> Item:
+    return item
+
+
+def _processes(workers: int) -> dict[str, Any]:
+    """Return the DataLoader options that both streams share."""
+    return {
+        "num_workers": workers,
+        "worker_init_fn": _leave_signals_to_the_parent,
+        # A loader draws a seed for its workers. From the global generator, an evaluation would shift dropout.
+        "generator": torch.Generator(),
+    }
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Let the training process alone answer Ctrl-C and SIGTERM, which terminals and Slurm send to everyone.
+
+    It may want to finish its step and save; a loader process that died first would turn that into a crash.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+_live: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_streams() -> None:
+    # multiprocessing's own exit handler sends SIGTERM to workers still alive, which they ignore, and waits.
+    for stream in list(_live):
+        stream.close()

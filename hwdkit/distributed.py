@@ -1,0 +1,163 @@
+"""Several processes as one: ranks, sums over ranks, and batch norm over ranks. Launching lives in commands.
+
+With one process there is no process group, and every function here is the identity.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from hwdkit.errors import EnvironmentFailure
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which process this is, of how many, and the device it works on."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def environment() -> tuple[int, int, int]:
+    """(rank, local rank, world size) as torchrun or Slurm set them; (0, 0, 1) when neither did.
+
+    Raises:
+        EnvironmentFailure: the variables are half there or contradict each other.
+    """
+    for rank, local, world in (
+        ("RANK", "LOCAL_RANK", "WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS"),
+    ):
+        if rank in os.environ and world in os.environ:
+            values = int(os.environ[rank]), int(os.environ.get(local, "0")), int(os.environ[world])
+            if not 0 <= values[0] < values[2]:
+                raise EnvironmentFailure(f"{rank}={values[0]} is not within {world}={values[2]}")
+            return values
+    return 0, 0, 1
+
+
+@contextmanager
+def started(*, cpu: bool = False) -> Iterator[Ranks]:
+    """Join the process group if there is one to join, and leave it at the end.
+
+    Args:
+        cpu: work on the CPU even where there is a GPU.
+
+    Yields:
+        This process's rank and device.
+    """
+    rank, local, world = environment()
+    use_cuda = torch.cuda.is_available() and not cpu
+    if use_cuda and local >= torch.cuda.device_count():
+        raise EnvironmentFailure(
+            f"process {local} of this machine has no GPU of its own: {torch.cuda.device_count()} found",
+            hint="start no more processes than GPUs, or pass --gpus 0 to work on the CPU",
+        )
+    device = torch.device("cuda", local) if use_cuda else torch.device("cpu")
+    if use_cuda:
+        torch.cuda.set_device(device)
+    if world == 1:
+        yield Ranks(0, 1, device)
+        return
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29500")
+    dist.init_process_group(
+        "nccl" if use_cuda else "gloo", rank=rank, world_size=world, timeout=timedelta(minutes=30)
+    )
+    try:
+        yield Ranks(rank, world, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _grouped() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum of everyone's tensor, on every rank; the argument is left alone."""
+    if not _grouped():
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def mean_over_ranks(tensor: Tensor) -> Tensor:
+    """The mean of everyone's tensor, on every rank; the argument is left alone."""
+    return sum_over_ranks(tensor) / dist.get_world_size() if _grouped() else tensor
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether any rank says yes: all ranks agree on the answer."""
+    if not _grouped():
+        return flag
+    return bool(sum_over_ranks(torch.tensor(float(flag), device=device)).item())
+
+
+def wait_for_all() -> None:
+    """Return when every rank has come here."""
+    if _grouped():
+        dist.barrier()
+
+
+class GlooSyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm with statistics over all ranks, for the CPU: torch's own exists for GPUs only.
+
+    Keeps the activation that timm's BatchNormAct2d carries inside (`act`, and `drop`, both optional).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self._normalise_over_ranks(x) if self.training else super().forward(x)
+        for name in ("drop", "act"):
+            if hasattr(self, name):
+                x = getattr(self, name)(x)
+        return x
+
+    def _normalise_over_ranks(self, x: Tensor) -> Tensor:
+        from torch.distributed.nn.functional import all_reduce  # differentiable
+
+        local = torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3))])
+        count = x.numel() // x.shape[1] * dist.get_world_size()  # every rank holds as many images
+        total: Tensor = all_reduce(local)  # type: ignore[no-untyped-call]
+        mean, square = total / count
+        var = (square - mean * mean).clamp(min=0)
+        with torch.no_grad():
+            if self.running_mean is not None and self.running_var is not None:
+                momentum = 0.1 if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean.detach(), momentum)
+                self.running_var.lerp_(var.detach() * count / max(count - 1, 1), momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        scale = torch.rsqrt(var + self.eps) * self.weight
+        shift = self.bias - mean * scale
+        normalised: Tensor = x * scale[:, None, None] + shift[:, None, None]
+        return normalised
+
+
+def sync_batchnorm_on_cpu(module: nn.Module) -> nn.Module:
+    """Replace every BatchNorm2d below `module` by one that shares statistics over gloo ranks; keys stay."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            shared = GlooSyncBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
+            shared.load_state_dict(child.state_dict())
+            for inner in ("drop", "act"):
+                if isinstance(getattr(child, inner, None), nn.Module):
+                    shared.add_module(inner, getattr(child, inner))
+            setattr(module, name, shared.train(child.training))
+        else:
+            sync_batchnorm_on_cpu(child)
+    return module

@@ -1,0 +1,221 @@
+"""The training loop. READ FIRST: everything else in hwdkit exists to be called from `fit`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hwdkit.distributed import Ranks, any_rank, mean_over_ranks
+from hwdkit.engine.objectives import Objective, Teach
+from hwdkit.engine.optim import EMA, set_lr
+from hwdkit.errors import DivergedError
+from hwdkit.types import Batch
+
+
+@dataclass
+class Training:
+    """Everything that changes from step to step: what a checkpoint must hold to continue exactly.
+
+    There is no random state in it: the randomness of a step is a function of seed, step and rank.
+    """
+
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: EMA | None = None
+    step: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+        self.step = state["step"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers that steer `fit`; see recipe sections `train` and `optimizer`."""
+
+    iterations: int
+    schedule: Callable[[int], float]
+    seed: int
+    log_every: int
+    evaluate_every: int
+    save_every: int
+    amp: torch.dtype | None = None
+    clip_grad_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What happens beside training. `stop` says whether to leave after this step (signal, time limit)."""
+
+    log: Callable[[dict[str, float]], None]
+    evaluate: Callable[[int], None]
+    save: Callable[[], None]
+    stop: Callable[[], bool] = field(default=lambda: False)
+
+
+def fit(
+    run: Training,
+    stream: Iterator[Sequence[Batch]],
+    teach: Teach | None,
+    *,
+    plan: Plan,
+    hooks: Hooks,
+    ranks: Ranks,
+) -> bool:
+    """Train from `run.step` to `plan.iterations`.
+
+    Args:
+        run: the state; advanced in place, one step at a time.
+        stream: this rank's share of every step's batch, cut into micro-batches; begins at `run.step`.
+        teach: the frozen teacher, or None for supervised training.
+        plan: how long, how fast, how often.
+        hooks: logging, evaluation, saving, stopping.
+        ranks: which process this is.
+
+    Returns:
+        True when all iterations are done, False when `hooks.stop` ended it early (the state is saved).
+
+    Raises:
+        DivergedError: a loss term is not finite; nothing is saved after that.
+    """
+    objective: nn.Module = run.objective
+    if ranks.world > 1:
+        objective = DistributedDataParallel(
+            run.objective, device_ids=[ranks.device] if ranks.device.type == "cuda" else None
+        )
+    objective.train()
+    meter = Meter()
+
+    while run.step < plan.iterations:
+        torch.manual_seed(_step_seed(plan.seed, run.step, ranks.rank))
+        lr = plan.schedule(run.step)
+        set_lr(run.optimizer, lr)
+
+        # (a) gradients of this step's batch, micro-batch by micro-batch
+        batches = next(stream)
+        for position, batch in enumerate(batches):
+            batch = Batch(*(tensor.to(ranks.device, non_blocking=True) for tensor in batch))
+            last = position == len(batches) - 1
+            with _synchronising(objective, last):
+                hints = teach(batch.image) if teach else None
+                with torch.autocast(ranks.device.type, dtype=plan.amp, enabled=plan.amp is not None):
+                    terms = objective(batch, hints)
+                loss = torch.stack(list(terms.values())).sum() / len(batches)
+                run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            meter.add(terms, images=len(batch.image), micro_batches=len(batches))
+
+        # (b) update
+        run.scaler.unscale_(run.optimizer)
+        if plan.clip_grad_norm:
+            nn.utils.clip_grad_norm_(run.objective.parameters(), plan.clip_grad_norm)
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+        run.optimizer.zero_grad(set_to_none=True)
+        if run.ema:
+            run.ema.update(run.objective.student)
+        run.step += 1
+
+        # (c) log, evaluate, save: reading the meter is the only host synchronisation, and finds a NaN by name
+        done = run.step == plan.iterations
+        stopped = not done and _stop_now(hooks, run.step, ranks)
+        saves = done or stopped or run.step % plan.save_every == 0
+        evaluates = done or run.step % plan.evaluate_every == 0
+        if saves or evaluates or run.step % plan.log_every == 0:
+            hooks.log({"step": run.step, "lr": lr, **meter.read(run.step, ranks.world)})
+        if evaluates:
+            hooks.evaluate(run.step)
+            objective.train()
+        if saves:
+            hooks.save()
+        if saves or evaluates:
+            meter.reset()  # their time is not training time
+        if stopped:
+            return False
+    return True
+
+
+class Meter:
+    """Means of the loss terms and the speed since the last reading; sums on the device, no sync to add."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0.0
+        self.images = 0
+        self.since = time.perf_counter()
+
+    def add(self, terms: dict[str, Tensor], *, images: int, micro_batches: int) -> None:
+        for name, term in terms.items():
+            share = term.detach() / micro_batches
+            self.sums[name] = self.sums[name] + share if name in self.sums else share
+        self.steps += 1 / micro_batches
+        self.images += images
+
+    def read(self, step: int, world: int) -> dict[str, float]:
+        """Means per step over all ranks, step_ms and images_per_s; then starts anew.
+
+        Raises:
+            DivergedError: naming every term that is not finite.
+        """
+        values = mean_over_ranks(torch.stack(list(self.sums.values())) / self.steps).tolist()
+        means = dict(zip(self.sums, values, strict=True))
+        broken = [name for name, value in means.items() if not math.isfinite(value)]
+        if broken:
+            raise DivergedError(
+                f"loss {', '.join(broken)} became non-finite at or before step {step}",
+                hint="lower optimizer.lr, set train.clip_grad_norm, or train.amp: off; "
+                "--resume continues from the last checkpoint",
+            )
+        seconds = time.perf_counter() - self.since
+        speed = {
+            "step_ms": 1000 * seconds / self.steps,
+            "images_per_s": world * self.images / seconds,
+        }
+        self.reset()
+        return {
+            "loss": sum(means.values()),
+            **{f"loss_{name}": value for name, value in means.items()},
+            **speed,
+        }
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Dropout and friends depend on the step alone, so a resumed run needs no saved random state."""
+    return (seed * 1_000_003 + step) * 65_537 + rank
+
+
+def _synchronising(objective: nn.Module, last: bool) -> Any:
+    """DDP sums gradients over ranks in the last micro-batch only."""
+    if isinstance(objective, DistributedDataParallel) and not last:
+        return objective.no_sync()
+    return torch.enable_grad()
+
+
+def _stop_now(hooks: Hooks, step: int, ranks: Ranks) -> bool:
+    """With several ranks all must leave at the same step, and asking costs a sync: every tenth step."""
+    if ranks.world == 1:
+        return hooks.stop()
+    return step % 10 == 0 and any_rank(hooks.stop(), ranks.device)

@@ -1,0 +1,140 @@
+"""The run directory: one folder a run, its files a contract that commands and scripts rely on.
+
+recipe.yaml            the complete resolved recipe; running it repeats the run
+run.json               status, versions, seed, fingerprints, timing
+metrics.jsonl / .csv   one object a line, units in the key
+train.log              what the terminal saw
+checkpoints/last.pt    training state: continue exactly with --resume
+checkpoints/best.safetensors
+student.safetensors    (or teacher.safetensors) the trained network, self-describing
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from hwdkit.checkpoints.files import load_tensors, replacing, save_tensors, write_failure
+from hwdkit.errors import CheckpointError, RecipeError
+
+
+def default_path(recipe_name: str) -> Path:
+    """runs/<recipe>/<UTC time>-<6 hex digits>: sorts by time, never collides."""
+    return Path("runs") / recipe_name / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(3)}"
+
+
+class RunDir:
+    """A run's folder. Constructing it touches nothing; `create` and `reopen` say which case is meant."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.info = path / "run.json"
+        self.metrics = path / "metrics.jsonl"
+        self.log = path / "train.log"
+        self.last = path / "checkpoints" / "last.pt"
+        self.best = path / "checkpoints" / "best.safetensors"
+
+    def create(self, recipe_text: str) -> None:
+        """Take a new or empty folder.
+
+        Raises:
+            RecipeError: something lies there already.
+            EnvironmentFailure: it cannot be written.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RecipeError(
+                "the run directory is already used",
+                where=str(self.path),
+                hint=f"choose another --out, or continue that run: --resume {self.path}",
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_failure(self.path, error) from error
+        self._write(self.recipe, recipe_text)
+
+    def reopen(self) -> dict[str, Any]:
+        """The training state to continue from.
+
+        Raises:
+            CheckpointError: there is no run here, or it never saved.
+        """
+        if not self.recipe.is_file():
+            raise CheckpointError("no run to resume: recipe.yaml is missing", where=str(self.path))
+        if not self.last.is_file():
+            raise CheckpointError(
+                "this run stopped before its first checkpoint",
+                where=str(self.path),
+                hint="start anew with another --out",
+            )
+        state = load_tensors(self.last)
+        if not isinstance(state, dict):
+            raise CheckpointError("not a training state", where=str(self.last))
+        return state
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        save_tensors(self.last, state)
+
+    def update_info(self, **values: Any) -> None:
+        """Merge values into run.json."""
+        self._write(self.info, json.dumps({**self.read_info(), **values}, indent=2) + "\n")
+
+    def read_info(self) -> dict[str, Any]:
+        if not self.info.is_file():
+            return {}
+        info: dict[str, Any] = json.loads(self.info.read_text())
+        return info
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        try:
+            with self.metrics.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise write_failure(self.metrics, error) from error
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        if not self.metrics.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text().splitlines() if line.strip()]
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop rows of steps that a resumed run will take again."""
+        rows = [row for row in self.read_metrics() if row["step"] <= step]
+        self._write(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def write_csv(self) -> None:
+        """metrics.csv: the same rows for spreadsheets, one column a key, blanks where a row lacks it."""
+        rows = self.read_metrics()
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self._write(self.path / "metrics.csv", text.getvalue())
+
+    def _write(self, path: Path, text: str) -> None:
+        with replacing(path) as temporary:
+            temporary.write_text(text)
+
+
+def newest_finished(recipe_name: str, file_name: str) -> Path:
+    """The network of the newest finished run of a recipe below ./runs.
+
+    Raises:
+        CheckpointError: there is none; says how to make one.
+    """
+    runs = sorted(Path("runs", recipe_name).glob(f"*/{file_name}"), key=lambda path: path.stat().st_mtime)
+    finished = [path for path in runs if RunDir(path.parent).read_info().get("status") == "finished"]
+    if not finished:
+        raise CheckpointError(
+            f"no finished run of {recipe_name} under runs/{recipe_name}",
+            hint=f"train it: hwdkit train-teacher --recipe {recipe_name}\n"
+            f"  or name a trained one: --teacher PATH/{file_name}",
+        )
+    return finished[-1]

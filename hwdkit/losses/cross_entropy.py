@@ -1,0 +1,51 @@
+"""The task loss: cross-entropy on logits up-sampled to the label's size, with the auxiliary head's share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwdkit.distributed import mean_over_ranks
+from hwdkit.losses.precision import at_least_float32
+from hwdkit.types import IGNORE, SegOutput
+
+
+def upsampled_cross_entropy(logits: Tensor, label: Tensor, *, align_corners: bool = True) -> Tensor:
+    """Cross-entropy of bilinearly up-sampled logits, averaged over the pixels that count.
+
+    HWD (Sun et al., ICME 2023) Eq. 1; the up-sampling is that of the HWD and CIRKD training code.
+    With several ranks the mean is over the pixels of all of them, so that two processes equal one.
+
+    Args:
+        logits: (N, C, h, w).
+        label: (N, H, W) int64, 255 = ignore.
+        align_corners: how the network's maps are meant to be stretched.
+
+    Returns:
+        A scalar in nats; 0 with zero gradients when every pixel is ignored.
+    """
+    logits = F.interpolate(
+        at_least_float32(logits), label.shape[-2:], mode="bilinear", align_corners=align_corners
+    )
+    counted = mean_over_ranks((label != IGNORE).sum().to(logits.dtype)).clamp(min=1)
+    return F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="sum") / counted
+
+
+class CrossEntropy(nn.Module):
+    """CE(logits) + aux_weight * CE(aux logits); the latter only if the network has an auxiliary head."""
+
+    taps: tuple[str, ...] = ()
+
+    def __init__(self, *, aux_weight: float = 0.4, align_corners: bool = True) -> None:
+        super().__init__()
+        self.aux_weight = aux_weight
+        self.align_corners = align_corners
+
+    def forward(self, student: SegOutput, teacher: SegOutput | None, label: Tensor) -> Tensor:
+        with torch.autocast(label.device.type, enabled=False):
+            loss = upsampled_cross_entropy(student.logits, label, align_corners=self.align_corners)
+            if student.aux is not None and self.aux_weight:
+                aux = upsampled_cross_entropy(student.aux, label, align_corners=self.align_corners)
+                loss = loss + self.aux_weight * aux
+        return loss

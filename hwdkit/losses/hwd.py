@@ -1,0 +1,207 @@
+"""Holistic Weighted Distillation (Sun et al., ICME 2023): CWD whose channels are weighted per image.
+
+Read `HWD.forward`: it is the paper's Algorithm 1, lines 5-7. The functions above it are Eqs. 5-7.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwdkit.losses.channel_wise import channel_kl, log_activation
+from hwdkit.losses.precision import at_least_float32
+from hwdkit.types import SegOutput
+
+Divergence = Literal["mse", "l1", "smooth_l1", "kl"]
+DivergenceOn = Literal["activation", "logits"]
+AreaCorrection = Literal["none", "paper", "sqrt", "square"]
+Smoothing = Literal["effective_number", "softmax"]
+
+_DISTANCES = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
+_AREA_POWERS = {"none": 0.0, "paper": 1.0, "sqrt": 0.5, "square": 2.0}
+
+
+def channel_divergence(
+    student: Tensor, teacher: Tensor, *, divergence: Divergence, on: DivergenceOn, temperature: float
+) -> Tensor:
+    """How far each channel of the student is from the teacher's: CD_c, Eq. 5.
+
+    A sum over positions where the paper prints a mean: the constant 1/(HW) vanishes in the normalisation.
+
+    Args:
+        student: (N, C, h, w) logits.
+        teacher: (N, C, h, w) logits.
+        divergence: mse (the paper), l1, smooth_l1, or kl(teacher || student).
+        on: activation maps (the paper) or raw logits (the released code's default); kl needs activation.
+        temperature: tau of the activation maps.
+
+    Returns:
+        (N, C), non-negative.
+    """
+    if divergence == "kl":
+        return channel_kl(student, teacher, temperature=temperature) / temperature**2
+    if on == "activation":
+        p_s = log_activation(student, temperature=temperature).exp()
+        p_t = log_activation(teacher, temperature=temperature).exp()
+    else:
+        p_s, p_t = at_least_float32(student).flatten(2), at_least_float32(teacher).flatten(2)
+    return _DISTANCES[divergence](p_s, p_t, reduction="none").sum(-1)
+
+
+def class_pixels(label: Tensor, classes: int, *, size: tuple[int, int]) -> Tensor:
+    """N_c: how many positions of the logit map each class covers in each image.
+
+    The label is down-sampled to the logits' size first, by nearest, as the authors' code does; the paper
+    speaks of the image's pixels, which is the same up to a constant and rounding.
+
+    Args:
+        label: (N, H, W) int64; values outside [0, classes) are not counted.
+        classes: C.
+        size: (h, w) of the logits.
+
+    Returns:
+        (N, C) float32 counts.
+    """
+    small = F.interpolate(label[:, None].float(), size, mode="nearest").long().flatten(1)
+    # Pixels that do not count go to one extra bin, which is cut off: no boolean indexing, no host sync.
+    bins = torch.where((small >= 0) & (small < classes), small, classes)
+    counts = torch.zeros(len(label), classes + 1, device=label.device)
+    return counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=counts.dtype))[:, :classes]
+
+
+def standardise(divergence: Tensor, *, mu: float, sigma: float) -> tuple[Tensor, Tensor]:
+    """Each image's channel divergences as N(mu, sigma^2): Eq. 6, with the unbiased std of the authors' code.
+
+    Args:
+        divergence: (N, C), non-negative.
+        mu: mean of the result.
+        sigma: standard deviation of the result.
+
+    Returns:
+        (N, C) normalised divergences, and (N, 1) bool: images whose channels do not differ (student equals
+        teacher, one class), for which Eq. 6 is 0/0.
+    """
+    # Divergences lie around 1e-10 and are scale-free here; their squares would underflow in float32.
+    scaled = divergence / divergence.amax(1, keepdim=True).clamp(min=torch.finfo(divergence.dtype).tiny)
+    if divergence.shape[1] == 1:
+        return torch.full_like(scaled, mu), scaled.new_ones(len(scaled), 1, dtype=torch.bool)
+    std, mean = torch.std_mean(scaled, dim=1, keepdim=True)
+    degenerate = (
+        std <= torch.finfo(scaled.dtype).eps
+    )  # no epsilon in the quotient: it would bias real weights
+    z = (scaled - mean) / torch.where(degenerate, torch.ones_like(std), std)
+    return mu + sigma * z, degenerate
+
+
+def smooth(
+    weight: Tensor, *, smoothing: Smoothing, beta: float = 0.1, softmax_temperature: float = 3.0
+) -> Tensor:
+    """Turn normalised divergences into channel weights that sum to C: Eq. 7.
+
+    Args:
+        weight: (N, C) from `standardise`.
+        smoothing: effective_number is Eq. 7; softmax is its ablation, a softmax at temperature tau'.
+        beta: in (0, 1); towards 0 all channels above 0 weigh the same, those below nothing.
+        softmax_temperature: tau' > 0.
+
+    Returns:
+        (N, C), non-negative, each row sums to C.
+    """
+    if smoothing == "effective_number":
+        score = -torch.expm1(weight * math.log(beta)) / (1 - beta)
+        # beta**w overflows for very negative w: such a channel weighs nothing, and a row of them is not NaN.
+        score = score.clamp(min=torch.finfo(score.dtype).min / 4)
+    else:
+        score = weight / softmax_temperature
+    return weight.shape[1] * score.softmax(1)
+
+
+class HWD(nn.Module):
+    """Holistic Weighted Distillation, Eq. 4: tau^2/C * sum_c w_c * KL(p_c^T || p_c^S), mean over images.
+
+    `area_correction="paper"` divides CD_c by N_c + 1 as printed; `"none"` is what the released code does
+    by default and, by its history, what produced the published numbers.
+
+    Args:
+        temperature: tau of the activation maps (Eq. 2).
+        mu, sigma: mean and standard deviation of the normalised divergences (Eq. 6).
+        beta: smoothing (Eq. 7), in (0, 1).
+        divergence, divergence_on: see `channel_divergence`.
+        area_correction: divide CD_c by 1 (none), N_c+1 (paper), its root (sqrt) or square (square).
+        smoothing, softmax_temperature: see `smooth`.
+        normalise: False skips Eq. 6 altogether, mu and sigma included.
+
+    Raises:
+        ValueError: an option is out of its range, or kl is asked for on logits.
+    """
+
+    taps: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 4.0,
+        mu: float = 0.0,
+        sigma: float = 1.0,
+        beta: float = 0.1,
+        divergence: Divergence = "mse",
+        divergence_on: DivergenceOn = "activation",
+        area_correction: AreaCorrection = "none",
+        smoothing: Smoothing = "effective_number",
+        softmax_temperature: float = 3.0,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 < beta < 1:
+            raise ValueError(f"beta must lie within 0 and 1, both excluded, not {beta}")
+        if min(temperature, sigma, softmax_temperature) <= 0:
+            raise ValueError("temperature, sigma and softmax_temperature must be positive")
+        if divergence not in (*_DISTANCES, "kl"):
+            raise ValueError(f"divergence must be one of {', '.join(_DISTANCES)}, kl, not {divergence!r}")
+        if area_correction not in _AREA_POWERS:
+            raise ValueError(
+                f"area_correction must be one of {', '.join(_AREA_POWERS)}, not {area_correction!r}"
+            )
+        if divergence_on not in ("activation", "logits"):
+            raise ValueError(f"divergence_on must be activation or logits, not {divergence_on!r}")
+        if smoothing not in ("effective_number", "softmax"):
+            raise ValueError(f"smoothing must be effective_number or softmax, not {smoothing!r}")
+        if divergence == "kl" and divergence_on == "logits":
+            raise ValueError("divergence kl compares distributions: it needs divergence_on: activation")
+        self.temperature, self.mu, self.sigma, self.beta = temperature, mu, sigma, beta
+        self.divergence: Divergence = divergence
+        self.divergence_on: DivergenceOn = divergence_on
+        self.area_correction: AreaCorrection = area_correction
+        self.smoothing: Smoothing = smoothing
+        self.softmax_temperature = softmax_temperature
+        self.normalise = normalise
+
+    @torch.no_grad()
+    def channel_weights(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
+        """w_c of every image: (N, C), non-negative, rows sum to C; all ones where channels do not differ."""
+        weight = channel_divergence(
+            student, teacher, divergence=self.divergence, on=self.divergence_on, temperature=self.temperature
+        )
+        if self.area_correction != "none":
+            pixels = class_pixels(label, student.shape[1], size=(student.shape[2], student.shape[3]))
+            weight = weight / (pixels + 1).to(weight.dtype) ** _AREA_POWERS[self.area_correction]
+        degenerate = torch.zeros_like(weight[:, :1], dtype=torch.bool)
+        if self.normalise:
+            weight, degenerate = standardise(weight, mu=self.mu, sigma=self.sigma)
+        weight = smooth(
+            weight,
+            smoothing=self.smoothing,
+            beta=self.beta,
+            softmax_temperature=self.softmax_temperature,
+        )
+        return torch.where(degenerate, torch.ones_like(weight), weight)
+
+    def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
+        with torch.autocast(student.logits.device.type, enabled=False):
+            weight = self.channel_weights(student.logits, teacher.logits, label)
+            divergence = channel_kl(student.logits, teacher.logits, temperature=self.temperature)
+            return (weight * divergence).mean()

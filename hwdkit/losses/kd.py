@@ -1,0 +1,62 @@
+"""Plain knowledge distillation: per-pixel KL over classes, in the three reductions that papers publish."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hwdkit.losses.precision import at_least_float32
+from hwdkit.types import SegOutput
+
+Reduction = Literal["pixel", "element", "batch_sum"]
+
+
+def pixel_kd(
+    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, reduction: Reduction = "pixel"
+) -> Tensor:
+    """Divergence between the class distributions of every pixel (Hinton et al. 2015; "PI" in SKD).
+
+    The reductions differ by orders of magnitude, so a published weight means something only with its own:
+    `pixel` is tau^2 times the KL, mean over pixels (CIRKD, HWD; weight 1); `element` is the KL divided by
+    the number of classes too, without tau^2 (IFVD, CWD code; weight 10); `batch_sum` is the soft
+    cross-entropy summed over the batch and averaged over positions (SKD; weight 10).
+
+    Args:
+        student: (N, C, h, w) logits. Gradients flow here only.
+        teacher: (N, C, h, w) logits at the same resolution.
+        temperature: tau > 0.
+        reduction: one of the three above.
+
+    Returns:
+        A scalar in nats.
+    """
+    log_p = (at_least_float32(student) / temperature).log_softmax(1)
+    log_q = (at_least_float32(teacher).detach() / temperature).log_softmax(1)
+    pixels = student.shape[0] * student.shape[2] * student.shape[3]
+    if reduction == "batch_sum":
+        return -(log_q.exp() * log_p).sum() / (pixels / student.shape[0])
+    kl = (log_q.exp() * (log_q - log_p)).sum() / pixels
+    return kl * temperature**2 if reduction == "pixel" else kl / student.shape[1]
+
+
+class KD(nn.Module):
+    """Per-pixel knowledge distillation on logits."""
+
+    taps: tuple[str, ...] = ()
+
+    def __init__(self, *, temperature: float = 1.0, reduction: Reduction = "pixel") -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, not {temperature}")
+        if reduction not in ("pixel", "element", "batch_sum"):
+            raise ValueError(f"reduction must be pixel, element or batch_sum, not {reduction!r}")
+        self.temperature = temperature
+        self.reduction: Reduction = reduction
+
+    def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
+        with torch.autocast(student.logits.device.type, enabled=False):
+            return pixel_kd(
+                student.logits, teacher.logits, temperature=self.temperature, reduction=self.reduction
+            )

@@ -1,0 +1,41 @@
+"""The fully convolutional head: one 3x3 block and a classifier. Serves as `fcn` and as auxiliary head."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hwdkit.models.blocks import conv_bn_relu
+
+
+class FCNHead(nn.Module):
+    """Classify every pixel from its 3x3 neighbourhood (Long et al., CVPR 2015, in PSPNet's auxiliary form).
+
+    Args:
+        in_channels: channels of the feature map.
+        classes: C of the logits.
+        channels: width of the hidden layer; default in_channels // 4, as HWD and CIRKD train it.
+        output_stride: accepted as every head does; makes no difference here.
+        align_corners: accepted as every head does; makes no difference here.
+    """
+
+    pools_globally = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        *,
+        channels: int | None = None,
+        output_stride: int = 8,
+        align_corners: bool = True,
+    ) -> None:
+        super().__init__()
+        self.channels = channels or max(1, in_channels // 4)
+        self.block = conv_bn_relu(in_channels, self.channels, 3)
+        self.dropout = nn.Dropout(0.1)
+        self.classifier = nn.Conv2d(self.channels, classes, 1)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (N, classes, h, w) logits and the (N, channels, h, w) embedding that they are linear in."""
+        embedding = self.dropout(self.block(feature))
+        return self.classifier(embedding), embedding

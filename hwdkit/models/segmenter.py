@@ -1,0 +1,204 @@
+"""A segmentation network: a timm backbone, a head, perhaps an auxiliary head, and their input contract.
+
+`NetworkSpec` is everything needed to rebuild one; it travels in the metadata of every checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwdkit.distributed import GlooSyncBatchNorm
+from hwdkit.errors import RecipeError
+from hwdkit.models.backbone import STAGES, create_backbone, default_contract, stage_channels
+from hwdkit.models.contract import InputContract
+from hwdkit.models.deeplabv3 import DeepLabV3Head
+from hwdkit.models.fcn import FCNHead
+from hwdkit.models.pspnet import PSPHead
+from hwdkit.types import SegOutput
+
+HEADS = {"deeplabv3": DeepLabV3Head, "pspnet": PSPHead, "fcn": FCNHead}
+"""To add a head: a file with an nn.Module that returns (logits, embedding), and a line here."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Everything needed to rebuild a network, apart from its weights.
+
+    Attributes:
+        backbone: a timm model name.
+        classes: C of the logits.
+        backbone_options: passed to `timm.create_model`.
+        output_stride: 8, 16 or 32.
+        head: a key of HEADS.
+        head_channels: width of the head and of the "embedding" tap; None = the papers' width.
+        aux: whether an auxiliary FCN head on "stage3" is trained along.
+        input: None = what timm says of the backbone; `build` fills it in.
+    """
+
+    backbone: str
+    classes: int
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+    output_stride: int = 8
+    head: str = "deeplabv3"
+    head_channels: int | None = None
+    aux: bool = True
+    input: InputContract | None = None
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise ValueError(f"head is one of {', '.join(HEADS)}, not {self.head!r}")
+        if self.output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride is 8, 16 or 32, not {self.output_stride!r}")
+        if self.classes < 1:
+            raise ValueError(f"classes must be at least 1, not {self.classes!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON-ready values; `from_dict` is the inverse."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["backbone_options"] = {
+            k: list(v) if isinstance(v, tuple) else v for k, v in self.backbone_options.items()
+        }
+        values["input"] = self.input.to_dict() if self.input else None
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NetworkSpec:
+        """Rebuild a spec from `to_dict`.
+
+        Raises:
+            ValueError: a key is unknown or missing, or a value is out of range.
+        """
+        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
+        missing = sorted({"backbone", "classes"} - set(values))
+        if unknown or missing:
+            raise ValueError(f"a network spec has unknown keys {unknown} and lacks {missing}")
+        contract = values.get("input")
+        return cls(**{**values, "input": InputContract.from_dict(contract) if contract else None})
+
+
+class Segmenter(nn.Module):
+    """Segment uint8 RGB images; normalisation is the network's own business.
+
+    Use `build`. Attributes: `spec` (its `input` filled in), `contract`, `backbone`, `head`, `aux_head` (or
+    None), `tap_names` (the maps that `forward` can hand out) and `tap_channels` (their channels).
+
+    Args:
+        spec: what to build on top of the backbone.
+        backbone: from `create_backbone`.
+        contract: how the pixels are normalised.
+    """
+
+    def __init__(self, spec: NetworkSpec, backbone: nn.Module, contract: InputContract) -> None:
+        super().__init__()
+        self.spec = dataclasses.replace(spec, input=contract)
+        self.contract = contract
+        channels = stage_channels(backbone)
+        self.tap_names = (*channels, "embedding")
+        if spec.aux and "stage3" not in channels:
+            raise RecipeError(f"backbone {spec.backbone} has one stage only: set `aux: false`")
+        self.backbone = backbone
+        self.head = HEADS[spec.head](
+            channels[f"stage{STAGES}"],
+            spec.classes,
+            channels=spec.head_channels,
+            output_stride=spec.output_stride,
+            align_corners=contract.align_corners,
+        )
+        self.tap_channels = {**channels, "embedding": self.head.channels}
+        self.aux_head = FCNHead(channels["stage3"], spec.classes) if spec.aux else None
+        # Buffers, so that they are on the device already: a tensor made in forward would block the host.
+        mean, std = contract.pixel_statistics()
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
+
+    def forward(self, image: Tensor, taps: Sequence[str] = (), *, aux: bool | None = None) -> SegOutput:
+        """Segment a batch.
+
+        Args:
+            image: (N, 3, H, W) RGB, uint8, or floating point with values 0..255.
+            taps: which intermediate maps to hand out; see `tap_names`.
+            aux: whether to run the auxiliary head, if there is one. None: in training mode only.
+
+        Returns:
+            Logits (N, C, h, w) at the output stride, auxiliary logits or None, and the named taps.
+            "embedding" is the classifier's input, after dropout.
+
+        Raises:
+            ValueError: an unknown tap.
+            RecipeError: training with one image where batch norm needs two.
+        """
+        statistics = (self.get_buffer("pixel_mean"), self.get_buffer("pixel_std"))
+        return self.forward_normalised(self.contract.normalise(image, statistics), taps, aux=aux)
+
+    def forward_normalised(
+        self, pixels: Tensor, taps: Sequence[str] = (), *, aux: bool | None = None
+    ) -> SegOutput:
+        """Do what `forward` does, from pixels (N, 3, H, W) that obey the input contract already."""
+        self.check_taps(taps)
+        self._check_batch(pixels)
+        stages: list[Tensor] = self.backbone(pixels)[-STAGES:]
+        maps = dict(zip(self.tap_names, stages, strict=False))
+        logits, maps["embedding"] = self.head(stages[-1])
+        wanted = self.training if aux is None else aux
+        aux_logits = self.aux_head(stages[-2])[0] if self.aux_head is not None and wanted else None
+        return SegOutput(logits, aux_logits, {name: maps[name] for name in taps})
+
+    def upsample(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Resize (N, C, h, w) logits bilinearly to `size` = (H, W), with the contract's align_corners."""
+        return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=self.contract.align_corners)
+
+    def check_taps(self, names: Sequence[str]) -> None:
+        """Raise a ValueError that lists the valid taps unless all of `names` are."""
+        unknown = [name for name in names if name not in self.tap_names]
+        if unknown:
+            raise ValueError(
+                f"unknown tap {', '.join(unknown)}; {self.spec.backbone} has {', '.join(self.tap_names)}"
+            )
+
+    def _check_batch(self, pixels: Tensor) -> None:
+        if pixels.shape[0] > 1 or not self.head.training or not self.head.pools_globally:
+            return
+        synced = any(isinstance(m, nn.SyncBatchNorm | GlooSyncBatchNorm) for m in self.head.modules())
+        if not (synced and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            raise RecipeError(
+                "a batch of 1 image per process cannot train the DeepLabV3/PSPNet pooling branch "
+                "(batch norm of one value)",
+                hint="use batch_size >= 2 per rank and accumulation step, or `head: fcn`",
+            )
+
+
+def build(spec: NetworkSpec, *, pretrained: bool | Mapping[str, Tensor] = False) -> Segmenter:
+    """Build the network that a spec describes.
+
+    Args:
+        spec: the network.
+        pretrained: True: timm's ImageNet weights for the backbone (downloaded); a mapping: a timm
+            classifier's state dict, read by the caller; False: PyTorch's and timm's random initialisation.
+
+    Returns:
+        The network in training mode, on the CPU, with `spec.input` filled in.
+
+    Raises:
+        RecipeError, CheckpointError, EnvironmentFailure: as `create_backbone`.
+    """
+    backbone = create_backbone(
+        spec.backbone, spec.backbone_options, spec.output_stride, pretrained=pretrained
+    )
+    return Segmenter(spec, backbone, spec.input or default_contract(spec.backbone))
+
+
+def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
+    """Share batch-norm statistics between ranks, keeping timm's fused activations.
+
+    torch's own converter drops the activation inside timm's BatchNormAct2d without a word.
+    """
+    converted: nn.Module = timm.layers.convert_sync_batchnorm(module)
+    return converted

@@ -1,0 +1,209 @@
+"""YAML files to a validated Recipe and back: bases, `--set`, and the canonical text.
+
+No torch: a typo in a recipe fails in milliseconds. What the keys mean is in `schema.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from hwdkit.errors import RecipeError
+from hwdkit.recipe.complaints import explain
+from hwdkit.recipe.find import did_you_mean, find, is_path
+from hwdkit.recipe.schema import Recipe
+from hwdkit.recipe.written import FLOAT, MAX_CHARACTERS, Place, Written, merge, parse
+
+
+def load(name_or_path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path, with its bases under it and `--set` options on top.
+
+    Args:
+        name_or_path: see `find`.
+        overrides: `dotted.key=value`, the value in YAML; later ones win.
+
+    Raises:
+        RecipeError: not found, not YAML, a cycle of bases, or not valid (every fault is listed).
+    """
+    path = find(name_or_path)
+    return _validated(_with_overrides(_read(path, chain=()), overrides), name=path.stem)
+
+
+def loads_resolved(text: str, *, source: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe that stands alone, as `dump` wrote it; `base` is not allowed.
+
+    Args:
+        text: the YAML document.
+        source: where it came from, for error messages.
+        overrides: as in `load`.
+    """
+    root = _mapping(parse(text, file=source), file=source)
+    return _validated(_with_overrides(root, overrides), name="")
+
+
+def dump(recipe: Recipe) -> str:
+    """The complete recipe as YAML, every default spelled out; `load` of it gives an equal recipe."""
+    return yaml.dump(
+        recipe.model_dump(),
+        Dumper=_Dumper,
+        sort_keys=False,
+        default_flow_style=False,
+        allow_unicode=True,
+        width=110,
+    )
+
+
+def digest(recipe: Recipe) -> str:
+    """SHA-256 (hex) of `dump`. The order of the losses counts: it is the order in which they are summed."""
+    return hashlib.sha256(dump(recipe).encode()).hexdigest()
+
+
+def base_files(path: Path) -> list[Path]:
+    """The files that a recipe file names under `base`, not followed any further."""
+    root = _mapping(parse(_text(path), file=shown(path)), file=shown(path))
+    return [_base_path(entry, path) for entry in _base_entries(root)]
+
+
+def shown(path: Path) -> str:
+    """A path as messages print it: relative to the working directory when it lies below."""
+    try:
+        return path.resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def _validated(root: Written, *, name: str) -> Recipe:
+    values = root.plain()
+    if values.get("name") in (None, ""):
+        values["name"] = name
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, root) from None
+
+
+def _read(path: Path, *, chain: tuple[Path, ...]) -> Written:
+    """One file merged over its bases. `chain` holds the files that led here."""
+    if path.resolve() in (link.resolve() for link in chain):
+        names = " -> ".join(shown(link) for link in (*chain, path))
+        raise RecipeError(f"bases form a cycle: {names}", where=shown(chain[-1]))
+    file = shown(path)
+    root = _mapping(parse(_text(path), file=file), file=file)
+    assert isinstance(root.value, dict)
+    own = Written({key: child for key, child in root.value.items() if key != "base"}, root.place)
+    merged: Written | None = None
+    for entry in _base_entries(root):
+        base = _read(_base_path(entry, path), chain=(*chain, path))
+        merged = base if merged is None else merge(merged, base)
+    if merged is None:
+        return own
+    assert isinstance(merged.value, dict)
+    merged.value.pop("name", None)  # a recipe does not inherit the name of its base
+    return merge(merged, own)
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_CHARACTERS:
+            raise RecipeError(f"larger than {MAX_CHARACTERS:,} bytes; this is no recipe", where=shown(path))
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise RecipeError("is not UTF-8 text", where=shown(path)) from None
+    except OSError as error:
+        raise RecipeError(f"cannot be read: {error.strerror}", where=shown(path)) from None
+
+
+def _mapping(root: Written | None, *, file: str) -> Written:
+    if root is None:
+        raise RecipeError(
+            "is empty", where=file, hint="See a complete one: hwdkit recipes show NAME --resolved"
+        )
+    if not isinstance(root.value, dict):
+        raise RecipeError("a recipe is a mapping of keys to values", where=str(root.place))
+    return root
+
+
+def _base_entries(root: Written) -> list[Written]:
+    base = root.value.get("base") if isinstance(root.value, dict) else None
+    if base is None or base.value is None:
+        return []
+    entries = base.value if isinstance(base.value, list) else [base]
+    for entry in entries:
+        if not isinstance(entry.value, str):
+            raise RecipeError("base: must be a file name, or a list of them", where=str(entry.place))
+    return entries
+
+
+def _base_path(entry: Written, path: Path) -> Path:
+    """A base beside the file that names it comes first; a bare name may also be any known recipe."""
+    wanted = str(entry.value)
+    names = [wanted] if is_path(wanted) else [f"{wanted}.yaml", f"{wanted}.yml"]
+    for name in names:
+        if (candidate := Path(os.path.normpath(path.parent / name))).is_file():
+            return candidate
+    if is_path(wanted):
+        beside = [p.name for p in path.parent.glob("*.y*ml")]
+        raise RecipeError(
+            f"base {wanted!r} does not exist.{did_you_mean(wanted, beside)}", where=str(entry.place)
+        )
+    try:
+        return find(wanted)
+    except RecipeError as error:
+        raise RecipeError(f"base: {error.message}", where=str(entry.place), hint=error.hint) from None
+
+
+def _with_overrides(root: Written, overrides: Sequence[str]) -> Written:
+    for option in overrides:
+        place = Place(f"--set {option}", 0)
+        key, equals, text = option.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise RecipeError(
+                "must be KEY=VALUE with a dotted key, as in optimizer.lr=0.02", where=place.file
+            )
+        try:
+            value = parse(text, file=place.file)
+        except RecipeError as error:
+            raise RecipeError(error.message, where=place.file) from None  # a line number says nothing here
+        nested = _placed(value.plain() if value else None, place)
+        for part in reversed(parts):
+            nested = Written({part: nested}, place)
+        root = merge(root, nested)
+    return root
+
+
+def _placed(value: Any, place: Place) -> Written:
+    if isinstance(value, dict):
+        return Written({key: _placed(child, place) for key, child in value.items()}, place)
+    if isinstance(value, list):
+        return Written([_placed(child, place) for child in value], place)
+    return Written(value, place)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block mappings, lists on one line, no anchors; quotes text that YAML 1.1 or 1.2 would misread."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _flow_list(dumper: yaml.SafeDumper, values: Sequence[Any]) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
+
+
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # Single quotes lose these line breaks of other alphabets; double quotes escape them.
+    style = '"' if any(character in text for character in "\x85\u2028\u2029\ufeff") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text_node)
+_Dumper.add_representer(list, _flow_list)
+_Dumper.add_representer(tuple, _flow_list)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))

@@ -1,0 +1,175 @@
+"""What a recipe may say, as frozen pydantic models with unknown keys forbidden.
+
+No torch here, and no file access: `load.py` reads YAML into these, `engine/build.py` turns them into objects.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from hwdkit.recipe.losses import AnyLoss
+
+PAPER_SCALES = tuple(round(0.5 + k / 10, 1) for k in range(16))
+"""0.5, 0.6 ... 2.0: the discrete scales of the HWD and CIRKD training code."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which dataset, and how a training crop is cut from it."""
+
+    dataset: Literal["ade20k", "camvid", "cityscapes", "scenes"]
+    train_split: str = "train"
+    val_split: str = "val"
+    crop: tuple[int, int] = Field((512, 512), description="height, width of a training crop, pixels")
+    scales: tuple[float, ...] = Field(PAPER_SCALES, min_length=1, description="one is drawn per sample")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    workers: int = Field(4, ge=0, description="loader processes per rank; changes speed only")
+
+    @field_validator("crop")
+    @classmethod
+    def _crop_is_positive(cls, crop: tuple[int, int]) -> tuple[int, int]:
+        if min(crop) < 32:
+            raise ValueError("a crop needs at least 32 pixels a side")
+        return crop
+
+    @field_validator("scales")
+    @classmethod
+    def _scales_are_positive(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0.1 <= s <= 10 for s in scales):
+            raise ValueError("scales must lie within 0.1 and 10")
+        return scales
+
+
+class Input(Section):
+    """How a network wants its pixels: channel order, value range, mean and std in that range."""
+
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    range: Literal[1, 255] = 1
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class Network(Section):
+    """A segmentation network: a timm backbone and a head."""
+
+    backbone: str = Field(description="a timm model name that supports features_only and output_stride")
+    backbone_options: dict[str, Any] = Field({}, description="passed to timm.create_model")
+    output_stride: Literal[8, 16, 32] = 8
+    head: Literal["deeplabv3", "pspnet", "fcn"] = "deeplabv3"
+    head_channels: int | None = Field(None, ge=1, description="default: the papers' width for this backbone")
+    aux: bool = Field(True, description="auxiliary FCN head on the last stage but one")
+    pretrained: bool | str = Field(False, description="true: timm's ImageNet weights; or a local file")
+    align_corners: bool = True
+    input: Input | None = Field(None, description="default: what timm says of the backbone")
+
+
+class Teacher(Network):
+    """The teacher: a network to train (train-teacher), or where a trained one lies (distill)."""
+
+    backbone: str | None = None  # type: ignore[assignment]  # optional here: a trained teacher describes itself
+    recipe: str | None = Field(None, description="recipe that trains it; its newest finished run is used")
+    checkpoint: str | None = Field(None, description="a teacher.safetensors; wins over `recipe`")
+
+    @model_validator(mode="after")
+    def _names_one_source(self) -> Self:
+        trained = self.recipe is not None or self.checkpoint is not None
+        if (self.backbone is not None) == trained:
+            raise ValueError(
+                "needs either `backbone` (to train it) or `recipe`/`checkpoint` (trained already)"
+            )
+        return self
+
+
+class Optimizer(Section):
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="adamw only")
+    weight_decay: float = Field(1e-4, ge=0)
+    power: float = Field(0.9, ge=0, description="poly decay: lr * (1 - step/iterations) ** power")
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+
+
+class Train(Section):
+    iterations: int = Field(40_000, ge=1)
+    batch_size: int = Field(8, ge=1, description="global: divided over ranks and accumulation")
+    accumulate: int = Field(1, ge=1, description="micro-batches per step")
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    channels_last: bool = False
+    clip_grad_norm: float | None = Field(None, gt=0)
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of an averaged copy of the weights")
+    deterministic: Literal["off", "warn", "strict"] = "off"
+    log_every: int = Field(50, ge=1)
+    evaluate_every: int = Field(4000, ge=1)
+    save_every: int = Field(1000, ge=1)
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}"
+            )
+        return self
+
+
+class Evaluate(Section):
+    mode: Literal["whole", "slide"] = "whole"
+    window: tuple[int, int] = Field((512, 512), description="height, width; slide only")
+    stride: tuple[int, int] = Field((341, 341), description="height, width; slide only")
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    absent: Literal["present", "paper"] = Field(
+        "present", description="mIoU over classes present in label or prediction, or over all (absent = 0)"
+    )
+
+
+class Recipe(Section):
+    """One run, completely: data, networks, losses, optimisation."""
+
+    name: str = Field("", description="the file's stem unless given")
+    summary: str = ""
+    seed: int = Field(0, ge=0)
+    data: Data
+    student: Network | None = None
+    teacher: Teacher | None = None
+    losses: dict[str, AnyLoss] = Field(default_factory=dict, validate_default=True)
+    optimizer: Optimizer = Optimizer.model_validate({})
+    train: Train = Train.model_validate({})
+    evaluate: Evaluate = Evaluate.model_validate({})
+
+    @field_validator("name")
+    @classmethod
+    def _name_can_be_a_folder(cls, name: str) -> str:
+        if name.startswith(".") or "/" in name or "\\" in name:
+            raise ValueError("names a folder of runs: no slash, no leading dot")
+        return name
+
+    @field_validator("losses", mode="before")
+    @classmethod
+    def _entry_names_its_loss(cls, losses: Any) -> Any:
+        """`hwd: {...}` means `hwd: {loss: hwd, ...}`; CE is there unless a recipe weights it 0."""
+        if not isinstance(losses, dict):
+            return losses
+        named = {"ce": {}, **losses}
+        return {
+            name: {"loss": name, **(options or {})} if isinstance(options, dict | None) else options
+            for name, options in named.items()
+        }
+
+    @model_validator(mode="after")
+    def _has_something_to_train(self) -> Self:
+        distilled = sorted(name for name, loss in self.losses.items() if loss.loss != "ce")
+        if self.student is None and (self.teacher is None or self.teacher.backbone is None):
+            raise ValueError("needs a `student` to distil, or a `teacher` with a backbone to train")
+        if distilled and self.student is not None and self.teacher is None:
+            raise ValueError(f"losses {', '.join(distilled)} need a `teacher`")
+        if distilled and self.student is None:
+            raise ValueError(
+                f"losses {', '.join(distilled)} need a `student`; a teacher is trained with ce alone"
+            )
+        return self
