@@ -67,6 +67,7 @@ class ConfusionMatrix:
 
 def confusion(label: Tensor, prediction: Tensor, classes: int) -> Tensor:
     """(C, C) int64 counts of one batch; ignored labels fall into an extra row that is cut off."""
+    label = label.long()  # a byte could not hold the number of classes
     row = torch.where((label >= 0) & (label < classes), label, classes).flatten().int()
     index = row * classes + prediction.flatten().int()
     return torch.bincount(index, minlength=(classes + 1) * classes)[: classes * classes].view(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # the names of bundles are no reason to load torch
+    from torch import Tensor
 
 IGNORE = 255
 """Label value of pixels that no loss and no metric counts."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,6 +41,8 @@ class CrossEntropy(nn.Module):
 
     def __init__(self, *, aux_weight: float = 0.4, align_corners: bool = True) -> None:
         super().__init__()
+        if not 0 <= aux_weight < math.inf:
+            raise ValueError(f"aux_weight must be 0 or more, not {aux_weight}")
         self.aux_weight = aux_weight
         self.align_corners = align_corners
 

@@ -73,8 +73,11 @@ def class_pixels(label: Tensor, classes: int, *, size: tuple[int, int]) -> Tenso
     return counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=counts.dtype))[:, :classes]
 
 
-def standardise(divergence: Tensor, *, mu: float, sigma: float) -> tuple[Tensor, Tensor]:
+def standardise(divergence: Tensor, *, mu: float, sigma: float) -> Tensor:
     """Each image's channel divergences as N(mu, sigma^2): Eq. 6, with the unbiased std of the authors' code.
+
+    Where the channels of an image do not differ (student equals teacher, one class), Eq. 6 is 0/0; all of
+    them are mu then, which weighs every channel 1 and makes HWD plain CWD.
 
     Args:
         divergence: (N, C), non-negative.
@@ -82,19 +85,16 @@ def standardise(divergence: Tensor, *, mu: float, sigma: float) -> tuple[Tensor,
         sigma: standard deviation of the result.
 
     Returns:
-        (N, C) normalised divergences, and (N, 1) bool: images whose channels do not differ (student equals
-        teacher, one class), for which Eq. 6 is 0/0.
+        (N, C).
     """
+    if divergence.shape[1] == 1:
+        return torch.full_like(divergence, mu)
     # Divergences lie around 1e-10 and are scale-free here; their squares would underflow in float32.
     scaled = divergence / divergence.amax(1, keepdim=True).clamp(min=torch.finfo(divergence.dtype).tiny)
-    if divergence.shape[1] == 1:
-        return torch.full_like(scaled, mu), scaled.new_ones(len(scaled), 1, dtype=torch.bool)
     std, mean = torch.std_mean(scaled, dim=1, keepdim=True)
-    degenerate = (
-        std <= torch.finfo(scaled.dtype).eps
-    )  # no epsilon in the quotient: it would bias real weights
-    z = (scaled - mean) / torch.where(degenerate, torch.ones_like(std), std)
-    return mu + sigma * z, degenerate
+    # No epsilon in the quotient: real weights would be biased by it.
+    z = torch.where(std > torch.finfo(scaled.dtype).eps, (scaled - mean) / std, 0.0)
+    return mu + sigma * z
 
 
 def smooth(
@@ -158,7 +158,9 @@ class HWD(nn.Module):
         super().__init__()
         if not 0 < beta < 1:
             raise ValueError(f"beta must lie within 0 and 1, both excluded, not {beta}")
-        if min(temperature, sigma, softmax_temperature) <= 0:
+        if not math.isfinite(mu):
+            raise ValueError(f"mu must be a finite number, not {mu}")
+        if not all(0 < value < math.inf for value in (temperature, sigma, softmax_temperature)):
             raise ValueError("temperature, sigma and softmax_temperature must be positive")
         if divergence not in (*_DISTANCES, "kl"):
             raise ValueError(f"divergence must be one of {', '.join(_DISTANCES)}, kl, not {divergence!r}")
@@ -182,23 +184,21 @@ class HWD(nn.Module):
 
     @torch.no_grad()
     def channel_weights(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
-        """w_c of every image: (N, C), non-negative, rows sum to C; all ones where channels do not differ."""
+        """w_c of every image: (N, C), non-negative, rows sum to C."""
         weight = channel_divergence(
             student, teacher, divergence=self.divergence, on=self.divergence_on, temperature=self.temperature
         )
         if self.area_correction != "none":
             pixels = class_pixels(label, student.shape[1], size=(student.shape[2], student.shape[3]))
             weight = weight / (pixels + 1).to(weight.dtype) ** _AREA_POWERS[self.area_correction]
-        degenerate = torch.zeros_like(weight[:, :1], dtype=torch.bool)
         if self.normalise:
-            weight, degenerate = standardise(weight, mu=self.mu, sigma=self.sigma)
-        weight = smooth(
+            weight = standardise(weight, mu=self.mu, sigma=self.sigma)
+        return smooth(
             weight,
             smoothing=self.smoothing,
             beta=self.beta,
             softmax_temperature=self.softmax_temperature,
         )
-        return torch.where(degenerate, torch.ones_like(weight), weight)
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
         with torch.autocast(student.logits.device.type, enabled=False):

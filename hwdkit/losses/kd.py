@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -48,7 +49,7 @@ class KD(nn.Module):
 
     def __init__(self, *, temperature: float = 1.0, reduction: Reduction = "pixel") -> None:
         super().__init__()
-        if temperature <= 0:
+        if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be positive, not {temperature}")
         if reduction not in ("pixel", "element", "batch_sum"):
             raise ValueError(f"reduction must be pixel, element or batch_sum, not {reduction!r}")

@@ -154,7 +154,7 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
-_SUMMARY_HEADINGS = ("model", "params M", "GMACs", "mIoU %", _DELTA, "seconds")
+_SUMMARY_HEADINGS = ("model", "params M", "GMACs 512²", "mIoU %", _DELTA, "seconds")
 
 
 def _summary_cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:

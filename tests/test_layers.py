@@ -1,0 +1,201 @@
+"""Who may import whom: downward only, checked on the syntax tree: no import hides in a function."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = (
+    ("errors", "recipe"),
+    ("types", "metrics", "distributed", "kernels"),
+    ("losses", "models", "data", "checkpoints"),
+    ("engine",),
+    ("report",),
+    ("commands",),
+    ("cli", "__main__"),
+)
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+READERS_OF_RECIPES = ("hwdkit.cli", "hwdkit.commands", "hwdkit.engine.build", "hwdkit.recipe")
+HOMES = {
+    "timm": ("hwdkit.models",),
+    "thop": ("hwdkit.report.profile",),
+    "matplotlib": ("hwdkit.report.plots",),
+    "jinja2": ("hwdkit.report.html",),
+}
+TORCH_FREE = {"pydantic", "pydantic_core", "yaml"}
+
+
+class Import(NamedTuple):
+    """`module` imports `target` at `line`; `at_top` unless it does so inside a function."""
+
+    module: str
+    target: str
+    line: int
+    at_top: bool
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line} imports {self.target}"
+
+
+def name_of(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_in(source: str, module: str, known: set[str]) -> Iterator[Import]:
+    """Find every import; `from package import name` is one of the submodule if there is one of that name."""
+    tree = ast.parse(source)
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: imports are absolute"
+            package = node.module or ""
+            names = (f"{package}.{alias.name}" for alias in node.names)
+            targets = [name if name in known else package for name in names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            argument = node.args[0]
+            assert isinstance(argument, ast.Constant), f"{module}:{node.lineno}: imports a computed name"
+            targets = [str(argument.value)]
+        else:
+            continue
+        for target in dict.fromkeys(targets):
+            yield Import(module, target, node.lineno, id(node) not in inside)
+
+
+def part_of(module: str) -> str:
+    """The layer's entry: hwdkit.report.plots -> report."""
+    return module.split(".")[1] if "." in module else module
+
+
+def within(module: str, homes: tuple[str, ...]) -> bool:
+    return any(module == home or module.startswith(f"{home}.") for home in homes)
+
+
+FILES = {name_of(path, ROOT): path for path in sorted((ROOT / "hwdkit").rglob("*.py"))}
+IMPORTS = [
+    found
+    for module, path in FILES.items()
+    for found in imports_in(path.read_text(encoding="utf-8"), module, set(FILES))
+]
+OURS = [found for found in IMPORTS if within(found.target, ("hwdkit",)) and found.target != "hwdkit"]
+FOREIGN = [found for found in IMPORTS if not within(found.target, ("hwdkit",))]
+
+
+def listed(violations: list[Import]) -> str:
+    return "\n".join(map(str, violations))
+
+
+def test_every_module_belongs_to_a_layer() -> None:
+    assert {part_of(module) for module in FILES} - {"hwdkit"} == set(LEVEL)
+
+
+def test_package_itself_imports_nothing() -> None:
+    assert listed([found for found in IMPORTS if found.module == "hwdkit"]) == ""
+
+
+def test_imports_point_downward() -> None:
+    upward = [found for found in OURS if LEVEL[part_of(found.target)] > LEVEL[part_of(found.module)]]
+    assert listed(upward) == ""
+
+
+def test_losses_models_data_and_checkpoints_never_import_each_other() -> None:
+    siblings = [
+        found
+        for found in OURS
+        if {part_of(found.module), part_of(found.target)} <= set(LAYERS[2])
+        and part_of(found.module) != part_of(found.target)
+    ]
+    assert listed(siblings) == ""
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in FILES}
+    for found in OURS:
+        graph[found.module].add(found.target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_recipes_are_read_by_cli_commands_and_build_only() -> None:
+    readers = [
+        found
+        for found in OURS
+        if part_of(found.target) == "recipe" and not within(found.module, READERS_OF_RECIPES)
+    ]
+    assert listed(readers) == ""
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_heavy_dependency_stays_at_home(package: str) -> None:
+    users = [found for found in FOREIGN if found.target.split(".")[0] == package]
+    assert users, f"nothing imports {package} any more: this test has lost its object"
+    assert listed([found for found in users if not within(found.module, HOMES[package])]) == ""
+
+
+@pytest.mark.parametrize(("level", "allowed"), [(0, TORCH_FREE), (1, {"torch", "triton"})], ids=["L0", "L1"])
+def test_lowest_layers_need_little_beside_the_standard_library(level: int, allowed: set[str]) -> None:
+    packages = allowed | set(sys.stdlib_module_names)
+    strangers = [
+        found
+        for found in FOREIGN
+        if LEVEL.get(part_of(found.module)) == level and found.target.split(".")[0] not in packages
+    ]
+    assert listed(strangers) == ""
+
+
+@pytest.mark.parametrize("start", ["hwdkit.cli", "hwdkit.recipe", "hwdkit.recipe.load", "hwdkit.recipe.find"])
+def test_command_line_and_recipes_load_without_torch(start: str) -> None:
+    """Follows module-level imports, and those of the packages above each module."""
+    waiting, seen = [start], set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        waiting += [f.target for f in IMPORTS if f.module == module and f.at_top]
+        waiting += [module.rpartition(".")[0]] if module.startswith("hwdkit.") else []
+    heavy = {module.split(".")[0] for module in seen} & {
+        "torch",
+        "torchvision",
+        "timm",
+        "numpy",
+        "matplotlib",
+    }
+    assert heavy == set()
+
+
+def test_imports_inside_functions_and_under_type_checking_are_seen() -> None:
+    source = """
+if TYPE_CHECKING:
+    from hwdkit.engine import build
+def f():
+    from hwdkit.commands import console, VERSION
+    async def g():
+        import timm.models as m
+h = lambda: importlib.import_module("thop")
+"""
+    found = [*imports_in(source, "hwdkit.types", {"hwdkit.engine.build", "hwdkit.commands.console"})]
+    assert [(item.target, item.at_top) for item in sorted(found, key=lambda item: item.line)] == [
+        ("hwdkit.engine.build", True),
+        ("hwdkit.commands.console", False),
+        ("hwdkit.commands", False),
+        ("timm.models", False),
+        ("thop", False),
+    ]
