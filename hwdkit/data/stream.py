@@ -5,12 +5,8 @@ Step k's batch is the same for any number of loader processes, ranks and micro-b
 
 from __future__ import annotations
 
-import atexit
-import signal
-import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hwdkit.data.dataset import SegmentationDataset
+from hwdkit.data.processes import as_is, close_at_exit, loader_options, raised, started
 from hwdkit.data.transforms import augment
 from hwdkit.errors import HwdkitError, RecipeError
 from hwdkit.types import Batch
@@ -26,7 +23,6 @@ from hwdkit.types import Batch
 # numpy pads seeds with zeros, so default_rng([seed, 1]) and default_rng([seed, 1, 0]) are the same.
 ORDER, SAMPLE = 0, 1
 
-Item = TypeVar("Item")
 Placed = tuple[int, int]  # (global sample number, index in the dataset)
 
 
@@ -75,13 +71,11 @@ def train_stream(
     loader: DataLoader[Batch] = DataLoader(
         crops,
         batch_sampler=plan,
-        collate_fn=_as_is,
+        collate_fn=as_is,
         pin_memory=torch.cuda.is_available(),
-        **_processes(workers),
+        **loader_options(workers),
     )
-    stream = _steps(loader, accumulate)
-    _live.add(stream)
-    return stream
+    return close_at_exit(_steps(loader, accumulate))
 
 
 def eval_pairs(
@@ -101,12 +95,10 @@ def eval_pairs(
         _Pairs(dataset),
         batch_size=None,
         sampler=range(rank, len(dataset), world),
-        collate_fn=_as_is,
-        **_processes(workers),
+        collate_fn=as_is,
+        **loader_options(workers),
     )
-    stream = _evaluated(loader)
-    _live.add(stream)
-    return stream
+    return close_at_exit(_evaluated(loader))
 
 
 def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -151,7 +143,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Crops(Dataset[Batch]):
-    """Cuts the crops of a micro-batch. A user's mistake is returned, not raised: see `_unwrap`."""
+    """Cuts the crops of a micro-batch. A user's mistake is returned, not raised: see `raised`."""
 
     dataset: SegmentationDataset
     crop: tuple[int, int]
@@ -185,10 +177,10 @@ class _Pairs(Dataset[tuple[int, Tensor, Tensor]]):
 
 
 def _steps(loader: DataLoader[Batch], accumulate: int) -> Generator[list[Batch], None, None]:
-    batches = iter(loader)
+    batches = started(loader)
     try:
         while True:
-            micro = [_unwrap(next(batches)) for _ in range(accumulate)]
+            micro = [raised(next(batches)) for _ in range(accumulate)]
             yield [Batch(batch.image, batch.label.long()) for batch in micro]
     finally:
         del batches  # the last reference: torch ends the worker processes here, not at some later collection
@@ -197,53 +189,10 @@ def _steps(loader: DataLoader[Batch], accumulate: int) -> Generator[list[Batch],
 def _evaluated(
     loader: DataLoader[tuple[int, Tensor, Tensor]],
 ) -> Generator[tuple[int, Tensor, Tensor], None, None]:
-    pairs = iter(loader)
+    pairs = started(loader)
     try:
         for pair in pairs:
-            i, image, label = _unwrap(pair)
+            i, image, label = raised(pair)
             yield i, image, label.long()
     finally:
         del pairs
-
-
-def _unwrap(item: Item | HwdkitError) -> Item:
-    """Raise what a worker returned as an error.
-
-    torch would re-raise it with the worker's traceback pasted into the message; a user's mistake is one line.
-    """
-    if isinstance(item, HwdkitError):
-        raise item
-    return item
-
-
-def _as_is(item: Item) -> Item:
-    return item
-
-
-def _processes(workers: int) -> dict[str, Any]:
-    """Return the DataLoader options that both streams share."""
-    return {
-        "num_workers": workers,
-        "worker_init_fn": _leave_signals_to_the_parent,
-        # A loader draws a seed for its workers. From the global generator, an evaluation would shift dropout.
-        "generator": torch.Generator(),
-    }
-
-
-def _leave_signals_to_the_parent(_worker: int) -> None:
-    """Let the training process alone answer Ctrl-C and SIGTERM, which terminals and Slurm send to everyone.
-
-    It may want to finish its step and save; a loader process that died first would turn that into a crash.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-_live: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_streams() -> None:
-    # multiprocessing's own exit handler sends SIGTERM to workers still alive, which they ignore, and waits.
-    for stream in list(_live):
-        stream.close()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hwdkit.data import scenes, scenes_stage
+from hwdkit.data import scenes
+from hwdkit.data.scenes import stage
 
 Scenes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -53,7 +54,7 @@ def test_every_class_appears_and_no_other_value_but_ignore(many: Scenes) -> None
 
 def test_class_names_follow_the_numbers_that_are_painted() -> None:
     constants = ["sign" if name == "traffic sign" else name for name in scenes.CLASSES]
-    assert [getattr(scenes_stage, name.upper()) for name in constants] == list(range(12))
+    assert [getattr(stage, name.upper()) for name in constants] == list(range(12))
     assert len(scenes.PALETTE) == len(set(scenes.PALETTE)) == len(scenes.CLASSES)
 
 

@@ -2,7 +2,7 @@
 
 `hwdkit demo` and the tests run the whole pipeline on it. It is drawn to be hard in the ways real streets are:
 long-tailed classes, thin structures, and colours and materials that several classes share, so that context
-decides. This file is the public face; the drawing is in the scenes_*.py files beside it.
+decides. This file is the public face; the drawing is in the files beside it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hwdkit.data.scenes_light import develop, draw_weather
-from hwdkit.data.scenes_stage import IGNORE, Dice, Stage
-from hwdkit.data.scenes_street import build_street, draw_camera
+from hwdkit.data.scenes.light import develop, draw_weather
+from hwdkit.data.scenes.stage import IGNORE, Dice, Stage
+from hwdkit.data.scenes.street import build_street, draw_camera
 
 CLASSES: tuple[str, ...] = (
     "road",
@@ -29,7 +29,7 @@ CLASSES: tuple[str, ...] = (
     "car",
     "bicycle",
 )
-"""In the order of the class numbers that scenes_stage.py paints with; a subset of Cityscapes' classes."""
+"""In the order of the class numbers that `stage.py` paints with; a subset of Cityscapes' classes."""
 
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (128, 64, 128),

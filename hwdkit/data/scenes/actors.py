@@ -1,12 +1,12 @@
 """What stands or moves in the street: people, bicycles, lamp posts, traffic signs, bins.
 
 Each function paints one object at ground position (x, z), in metres; the caller orders them far to near.
-Cars are in scenes_cars.py.
+Cars are in `cars.py`.
 """
 
 from __future__ import annotations
 
-from hwdkit.data.scenes_stage import (
+from hwdkit.data.scenes.stage import (
     BICYCLE,
     IGNORE,
     PERSON,

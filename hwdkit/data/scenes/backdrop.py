@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwdkit.data.scenes_actors import PAINTS, plate
-from hwdkit.data.scenes_stage import (
+from hwdkit.data.scenes.actors import PAINTS, plate
+from hwdkit.data.scenes.stage import (
     BUILDING,
     FENCE,
     VEGETATION,

@@ -9,8 +9,8 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from hwdkit.data.scenes_actors import PAINTS
-from hwdkit.data.scenes_stage import CAR, Colour, Dice, Point, Stage, scaled
+from hwdkit.data.scenes.actors import PAINTS
+from hwdkit.data.scenes.stage import CAR, Colour, Dice, Point, Stage, scaled
 
 CABIN = 1.2
 """Metres above which the body narrows."""

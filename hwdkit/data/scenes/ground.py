@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwdkit.data.scenes_backdrop import FOLIAGE
-from hwdkit.data.scenes_stage import ROAD, SIDEWALK, TERRAIN, Colour, Dice, Stage, Texture, scaled
+from hwdkit.data.scenes.backdrop import FOLIAGE
+from hwdkit.data.scenes.stage import ROAD, SIDEWALK, TERRAIN, Colour, Dice, Stage, Texture, scaled
 
 ASPHALT = Texture(fine=0.06, clump=0.02, blotch=0.06, streak=0.03)
 PAVING = Texture(fine=0.05, clump=0.03, blotch=0.06)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from hwdkit.data.scenes_stage import OVERSAMPLING, SKY, Colour, Dice, Stage
+from hwdkit.data.scenes.stage import OVERSAMPLING, SKY, Colour, Dice, Stage
 
 Field = NDArray[np.float32]
 

@@ -1,6 +1,6 @@
 """The stage that a synthetic scene is built on: random numbers, camera, and the canvas of surface numbers.
 
-Objects are in scenes_actors.py and scenes_backdrop.py, light and texture in scenes_light.py.
+Objects are in `actors.py` and `backdrop.py`, light and texture in `light.py`.
 """
 
 from __future__ import annotations

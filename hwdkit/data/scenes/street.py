@@ -1,6 +1,6 @@
 """The plan of one street: where the road, pavements and plots lie, and what stands on them.
 
-Decides what is where; how each thing looks is in scenes_ground, _backdrop, _actors and _cars.
+Decides what is where; how each thing looks is in ground, backdrop, actors and cars.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from hwdkit.data import scenes_actors as actors
-from hwdkit.data import scenes_backdrop as backdrop
-from hwdkit.data import scenes_cars as cars
-from hwdkit.data.scenes_ground import Side, lay_ground, mark_road
-from hwdkit.data.scenes_light import Weather
-from hwdkit.data.scenes_stage import IGNORE, OVERSAMPLING, Camera, Colour, Dice, Stage, scaled
+from hwdkit.data.scenes import actors, backdrop, cars
+from hwdkit.data.scenes.ground import Side, lay_ground, mark_road
+from hwdkit.data.scenes.light import Weather
+from hwdkit.data.scenes.stage import IGNORE, OVERSAMPLING, Camera, Colour, Dice, Stage, scaled
 
 
 def draw_side(dice: Dice, sign: int, kerb: float, district: Mapping[str, float]) -> Side:
