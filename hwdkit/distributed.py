@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -37,16 +38,27 @@ def environment() -> tuple[int, int, int]:
     Raises:
         EnvironmentFailure: the variables are half there or contradict each other.
     """
-    for rank, local, world in (
-        ("RANK", "LOCAL_RANK", "WORLD_SIZE"),
-        ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS"),
-    ):
-        if rank in os.environ and world in os.environ:
-            values = int(os.environ[rank]), int(os.environ.get(local, "0")), int(os.environ[world])
-            if not 0 <= values[0] < values[2]:
-                raise EnvironmentFailure(f"{rank}={values[0]} is not within {world}={values[2]}")
-            return values
+    if ("RANK" in os.environ) != ("WORLD_SIZE" in os.environ):
+        found, lacking = ("RANK", "WORLD_SIZE") if "RANK" in os.environ else ("WORLD_SIZE", "RANK")
+        raise EnvironmentFailure(
+            f"{found}={os.environ[found]} is set, but {lacking} is not",
+            hint=f"start with torchrun or srun, which set both, or unset {found}",
+        )
+    for names in (("RANK", "LOCAL_RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")):
+        if names[0] in os.environ and names[2] in os.environ:
+            rank, local, world = (_number(name) for name in names)
+            if not 0 <= rank < world:
+                raise EnvironmentFailure(f"{names[0]}={rank} is not within {names[2]}={world}")
+            return rank, local, world
     return 0, 0, 1
+
+
+def _number(name: str) -> int:
+    text = os.environ.get(name, "0")
+    try:
+        return int(text)
+    except ValueError as error:
+        raise EnvironmentFailure(f"{name}={text!r} is not a number") from error
 
 
 @contextmanager
@@ -61,6 +73,8 @@ def started(*, cpu: bool = False) -> Iterator[Ranks]:
     """
     rank, local, world = environment()
     use_cuda = torch.cuda.is_available() and not cpu
+    if use_cuda and "RANK" not in os.environ and torch.cuda.device_count() == 1:
+        local = 0  # Slurm's --gpus-per-task shows each process its own GPU only
     if use_cuda and local >= torch.cuda.device_count():
         raise EnvironmentFailure(
             f"process {local} of this machine has no GPU of its own: {torch.cuda.device_count()} found",
@@ -72,6 +86,11 @@ def started(*, cpu: bool = False) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(0, 1, device)
         return
+    if "MASTER_ADDR" not in os.environ and int(os.environ.get("SLURM_NNODES", "1")) > 1:
+        raise EnvironmentFailure(
+            "several Slurm nodes, and MASTER_ADDR does not say where they meet",
+            hint='export MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"',
+        )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29500")
     dist.init_process_group(
@@ -98,7 +117,12 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:
     """The mean of everyone's tensor, on every rank; the argument is left alone."""
-    return sum_over_ranks(tensor) / dist.get_world_size() if _grouped() else tensor
+    return sum_over_ranks(tensor) / world_size()
+
+
+def world_size() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if _grouped() else 1
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
@@ -112,6 +136,19 @@ def wait_for_all() -> None:
     """Return when every rank has come here."""
     if _grouped():
         dist.barrier()
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """`sum_over_ranks` with a gradient; torch's differentiable all_reduce is deprecated from 2.15 on."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        return sum_over_ranks(tensor)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        # Every rank's loss depends on every rank's summand.
+        return sum_over_ranks(gradient.contiguous())
 
 
 class GlooSyncBatchNorm(nn.BatchNorm2d):
@@ -128,13 +165,14 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
         return x
 
     def _normalise_over_ranks(self, x: Tensor) -> Tensor:
-        from torch.distributed.nn.functional import all_reduce  # differentiable
-
-        local = torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3))])
+        values = x.float()  # under autocast x is bfloat16, whose sums are good for two digits
         count = x.numel() // x.shape[1] * dist.get_world_size()  # every rank holds as many images
-        total: Tensor = all_reduce(local)  # type: ignore[no-untyped-call]
-        mean, square = total / count
-        var = (square - mean * mean).clamp(min=0)
+        total: Tensor = _SumOverRanks.apply(values.sum((0, 2, 3)))
+        mean = total / count
+        # Deviations from the common mean, not E[x^2] - mean^2: that cancels when the mean is large.
+        centred = values - mean[:, None, None]
+        squares: Tensor = _SumOverRanks.apply(centred.square().sum((0, 2, 3)))
+        var = squares / count
         with torch.no_grad():
             if self.running_mean is not None and self.running_var is not None:
                 momentum = 0.1 if self.momentum is None else self.momentum
@@ -143,9 +181,8 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
         scale = torch.rsqrt(var + self.eps) * self.weight
-        shift = self.bias - mean * scale
-        normalised: Tensor = x * scale[:, None, None] + shift[:, None, None]
-        return normalised
+        normalised: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
+        return normalised.to(x.dtype)
 
 
 def sync_batchnorm_on_cpu(module: nn.Module) -> nn.Module:

@@ -27,6 +27,13 @@ class HwdkitError(Exception):
         return f"{text}\n  {self.hint}" if self.hint else text
 
 
+class UsageError(HwdkitError):
+    """A command line that cannot be meant."""
+
+    exit_code = 2
+    kind = "usage"
+
+
 class RecipeError(HwdkitError):
     """Unknown recipe or key, bad value, or a run directory that is already used."""
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -33,9 +33,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         EnvironmentFailure: the disk is full or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -43,7 +43,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise write_failure(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing to remove, or no folder that could hold it
+            temporary.unlink()
 
 
 def write_failure(path: Path, error: OSError) -> EnvironmentFailure:
@@ -115,7 +116,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             that holds more than tensors, or no state dict at all.
     """
     if not path.is_file():
-        raise CheckpointError("no such checkpoint", where=str(path))
+        raise CheckpointError(
+            "no such checkpoint",
+            where=str(path),
+            hint="name a .safetensors file, or the run directory that holds it",
+        )
     head = _refuse_what_is_no_checkpoint(path)
     if path.suffix == ".safetensors" or _looks_like_safetensors(head):
         try:
@@ -141,15 +146,21 @@ def load_tensors(path: Path) -> Any:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files fail in a dozen ways: IndexError, struct.error, AssertionError
+        refused = isinstance(error, UnpicklingError)
+        if refused and _looks_like_a_pickle(path):
+            raise CheckpointError(
+                "refused: this pickle would run code or holds more than tensors",
+                where=str(path),
+                hint="ask its author for a plain state dict or a safetensors file",
+            ) from error
+        first = "" if refused else str(error).partition("\n")[0]
+        what = f"{type(error).__name__} {first}".strip()
         raise CheckpointError(
-            "refused: this pickle would run code or holds more than tensors",
-            where=str(path),
-            hint="ask its author for a plain state dict or a safetensors file",
+            f"damaged, truncated or no checkpoint at all ({what})", where=str(path)
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"damaged or truncated checkpoint: {first}", where=str(path)) from error
 
 
 def save_tensors(path: Path, value: Any) -> None:
@@ -166,6 +177,12 @@ def file_digest(path: Path) -> str:
     """sha256 of a file, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _looks_like_a_pickle(path: Path) -> bool:
+    """PyTorch's zip archive, or a bare pickle of protocol 2 or later."""
+    with path.open("rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def _looks_like_safetensors(head: bytes) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 logger = logging.getLogger("hwdkit")
 stderr = Console(stderr=True)
@@ -68,10 +70,26 @@ def progress(title: str, total: int, *, done: int = 0, show: bool = True) -> Ite
         yield lambda completed: bar.update(task, completed=completed)
 
 
-def print_result(table: Table | str) -> None:
+def print_result(result: RenderableType) -> None:
     """Print a result on stdout; in a pipe as wide as it needs, so that no column is cut."""
-    if isinstance(table, str):
-        sys.stdout.write(table if table.endswith("\n") else table + "\n")
-        return
-    console = stdout if stdout.is_terminal else Console(width=200)
-    console.print(table)
+    if isinstance(result, str):
+        write(result if result.endswith("\n") else result + "\n")
+    elif stdout.is_terminal:
+        stdout.print(result)
+    else:
+        text = io.StringIO()
+        page = Console(file=text, width=10_000, color_system=None, force_terminal=False)
+        page.width = max(1, Measurement.get(page, page.options, result).maximum)
+        page.print(result)
+        lines = [line.rstrip() for line in text.getvalue().splitlines()]
+        write("\n".join(lines).strip("\n") + "\n")
+
+
+def write(text: str) -> None:
+    """Write to stdout; a reader that has left, like `head`, is no failure of ours."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more on its way out, which must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

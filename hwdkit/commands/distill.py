@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hwdkit.commands.training import Settings, train
+from hwdkit.commands.run import Settings
+from hwdkit.commands.training import train
 from hwdkit.recipe.schema import Recipe
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 
@@ -18,9 +19,9 @@ from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import eval_pairs
 from hwdkit.distributed import started
-from hwdkit.engine.build import load_network, require_classes
 from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.evaluate import evaluate as evaluate_network
+from hwdkit.engine.networks import load_network, require_classes
 from hwdkit.errors import GateError
 from hwdkit.report.overlay import image_png, mask_png, overlay
 
@@ -97,32 +98,34 @@ def run(checkpoint: Path, options: Options) -> dict[str, Any]:
     }
 
 
-def check_gate(result: dict[str, Any], fail_under: float | None) -> None:
-    """Raise GateError (exit 9) when mIoU is below the bound that the caller set."""
-    if fail_under is not None and not result["miou"] >= fail_under:
-        raise GateError(f"mIoU {result['miou']:.4f} is below --fail-under {fail_under:g}")
+def check_gate(result: dict[str, Any], fail_under: float | None) -> GateError | None:
+    """Return the GateError (exit 9) to raise when mIoU is below the bound that the caller set."""
+    if fail_under is None or result["miou"] >= fail_under:
+        return None
+    return GateError(f"mIoU {result['miou']:.4f} is below --fail-under {fail_under:g}")
 
 
-def render(result: dict[str, Any]) -> Table:
-    """Per-class IoU with the means above, for the terminal."""
+def render(result: dict[str, Any]) -> Group:
+    """The means, per-class IoU, and what was measured how, for the terminal."""
     protocol = result["protocol"]
     how = f"{protocol['mode']}, scales {', '.join(f'{scale:g}' for scale in protocol['scales'])}"
     how += ", flip" if protocol["flip"] else ""
     part = "" if result["images"] == result["images_in_split"] else f" of {result['images_in_split']}"
-    table = Table(
-        title=f"mIoU {100 * result['miou']:.2f} %   mAcc {100 * result['macc']:.2f} %   "
-        f"pixel accuracy {100 * result['pixel_accuracy']:.2f} %",
-        caption=f"{result['dataset']} {result['split']}, {result['images']}{part} images; {how}; "
-        f"absent classes: {protocol['absent']}",
-        box=box.SIMPLE_HEAD,
-    )
+    partial = "; dataset is partial" if result["dataset_partial"] else ""
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("class")
     table.add_column("share %", justify="right")
     table.add_column("IoU %", justify="right")
     for row in result["per_class"]:
         iou = "absent" if row["iou"] is None else f"{100 * row['iou']:.2f}"
         table.add_row(row["name"], f"{100 * row['share']:.2f}", iou)
-    return table
+    return Group(
+        f"mIoU {100 * result['miou']:.2f} %   mAcc {100 * result['macc']:.2f} %   "
+        f"pixel accuracy {100 * result['pixel_accuracy']:.2f} %",
+        table,
+        f"{result['dataset']} {result['split']}, {result['images']}{part} images; {how}; "
+        f"absent classes: {protocol['absent']}{partial}",
+    )
 
 
 def _save(i: int, prediction: Tensor, dataset: SegmentationDataset, options: Options) -> None:

@@ -16,7 +16,7 @@ from hwdkit.commands import console
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import eval_pairs
-from hwdkit.engine.build import Loaded, load_network, require_classes
+from hwdkit.engine.networks import Loaded, load_network, require_classes
 from hwdkit.errors import RecipeError
 from hwdkit.report import render as rendering
 from hwdkit.report.per_class import Entrant, Subject, per_class

@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 import torch
 from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from hwdkit.data.datasets import layout_of
-from hwdkit.engine.build import load_network, network
+from hwdkit.engine.build import network
+from hwdkit.engine.networks import load_network
 from hwdkit.errors import RecipeError
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.schema import Network, Recipe
@@ -56,14 +58,10 @@ def run(recipe: Recipe | None, checkpoint: Path | None, options: Options) -> dic
     return {"counter": options.counter, "profiles": rows}
 
 
-def render(result: dict[str, Any]) -> Table:
+def render(result: dict[str, Any]) -> Group:
     """One row a network and size; multiply-adds per image, with the auxiliary head as the papers count."""
     counter: Counter = result["counter"]
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        caption="GMACs = 1e9 multiply-adds; FLOPs are twice that. deployed: without the auxiliary head. "
-        "paper: the papers' counter, which ignores dilation.",
-    )
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("network")
     columns = ["input", "params M", "deployed M"]
     shown = ("torch", "thop", "paper") if counter == "all" else (counter,)
@@ -76,7 +74,11 @@ def render(result: dict[str, Any]) -> Table:
         table.add_column(column, justify="right")
     for row in result["profiles"]:
         table.add_row(row["network"], *_cells(row, shown))
-    return table
+    return Group(
+        table,
+        "GMACs = 1e9 multiply-adds of one image; FLOPs are twice that.",
+        "deployed: without the auxiliary head. paper: the papers' counter, which ignores dilation.",
+    )
 
 
 def _cells(row: dict[str, Any], shown: tuple[str, ...]) -> list[str]:

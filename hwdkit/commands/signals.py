@@ -43,9 +43,11 @@ class StopRequest:
             return
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            if number == signal.SIGINT and self.reason:
+            if number == signal.SIGINT and self.reason == "Ctrl-C":
                 raise KeyboardInterrupt
-            self.reason = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+            # The first reason stays, except that a person at the keyboard outranks a scheduler or a clock.
+            if number == signal.SIGINT or not self.reason:
+                self.reason = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

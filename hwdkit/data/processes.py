@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from hwdkit.data.parallel import cores
 from hwdkit.errors import HwdkitError
 
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -31,10 +32,10 @@ def loader_options(workers: int) -> dict[str, Any]:
     """Return the DataLoader options that all streams share.
 
     Args:
-        workers: loader processes; 0 = decode in this one.
+        workers: loader processes, of which no more than one a core are started; 0 = decode in this one.
     """
     return {
-        "num_workers": workers,
+        "num_workers": min(workers, cores()),
         "worker_init_fn": _leave_signals_to_the_parent,
         # A loader draws a seed for its workers. From the global generator, an evaluation would shift dropout.
         "generator": torch.Generator(),

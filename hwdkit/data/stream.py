@@ -53,19 +53,15 @@ def train_stream(
         workers: loader processes; 0 = decode in this one.
 
     Yields:
-        A list of `accumulate` Batches: image (N, 3, *crop) uint8, label (N, *crop) int64. Ranks in order, and
-        within a rank the micro-batches in order, concatenate to the global batch. Close the generator to end
+        A list of `accumulate` Batches: image (N, 3, *crop) uint8, label (N, *crop) int64. Micro-batches in
+        order, and within one the ranks in order, concatenate to the global batch. Close the generator to end
         the loader processes.
 
     Raises:
         RecipeError: batch_size does not divide; at once, not at the first batch.
         DataError: from any process, as it was raised there.
     """
-    if batch_size % (world * accumulate):
-        raise RecipeError(
-            f"batch_size {batch_size} is not a multiple of {world} ranks x {accumulate} micro-batches",
-            where="train.batch_size",
-        )
+    require_divisible(batch_size, world=world, accumulate=accumulate)
     plan = _Plan(len(dataset), batch_size, seed, start_step, rank, world, accumulate)
     crops = _Crops(dataset, crop, tuple(scales), flip, seed)
     loader: DataLoader[Batch] = DataLoader(
@@ -76,6 +72,15 @@ def train_stream(
         **loader_options(workers),
     )
     return close_at_exit(_steps(loader, accumulate))
+
+
+def require_divisible(batch_size: int, *, world: int, accumulate: int) -> None:
+    """Raise a RecipeError unless a global batch can be cut into equal micro-batches for every rank."""
+    if batch_size % (world * accumulate):
+        raise RecipeError(
+            f"batch_size {batch_size} is not a multiple of {world} ranks x {accumulate} micro-batches",
+            where="train.batch_size",
+        )
 
 
 def eval_pairs(
@@ -125,14 +130,14 @@ class _Plan:
     accumulate: int
 
     def __iter__(self) -> Iterator[list[Placed]]:
-        share = self.batch_size // self.world
-        micro = share // self.accumulate
+        share = self.batch_size // (self.world * self.accumulate)
         step, epoch = self.start_step, -1
         while True:
-            first = step * self.batch_size + self.rank * share
-            for start in range(first, first + share, micro):
+            # A micro-batch holds the same images for any number of ranks: each takes its share of every one.
+            for turn in range(self.accumulate):
+                first = step * self.batch_size + (turn * self.world + self.rank) * share
                 batch = []
-                for sample in range(start, start + micro):
+                for sample in range(first, first + share):
                     if sample // self.length != epoch:
                         epoch = sample // self.length
                         order = epoch_order(self.seed, epoch, self.length)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from hwdkit import __version__
-from hwdkit.checkpoints.files import load_model, read_state_dict
+from hwdkit.checkpoints.files import read_state_dict
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, load_index
 from hwdkit.data.stream import train_stream
 from hwdkit.distributed import Ranks, sync_batchnorm_on_cpu
 from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.loop import Plan, Training
+from hwdkit.engine.networks import ROLE_FILES, Loaded
 from hwdkit.engine.objectives import Objective, Teach, frozen_teacher
 from hwdkit.engine.optim import EMA, optimizer, poly_schedule
 from hwdkit.engine.rundir import newest_finished
-from hwdkit.errors import CheckpointError, EnvironmentFailure, RecipeError
+from hwdkit.errors import EnvironmentFailure, RecipeError
 from hwdkit.losses import LOSSES
 from hwdkit.models.backbone import default_contract
 from hwdkit.models.contract import InputContract
@@ -29,9 +28,6 @@ from hwdkit.models.segmenter import NetworkSpec, Segmenter, convert_sync_batchno
 from hwdkit.models.segmenter import build as build_segmenter
 from hwdkit.recipe.schema import Evaluate, Network, Recipe
 from hwdkit.types import Batch
-
-ROLE_FILES = {"student": "student.safetensors", "teacher": "teacher.safetensors"}
-FORMAT = 1
 
 
 def dataset_index(recipe: Recipe, data_root: Path) -> DatasetIndex:
@@ -60,103 +56,26 @@ def network(section: Network, classes: int) -> Segmenter:
     return build_segmenter(spec, pretrained=weights)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A network from a checkpoint, and what the checkpoint says about itself."""
-
-    model: Segmenter
-    path: Path
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    metadata: dict[str, Any]
+def needs_teacher(recipe: Recipe) -> bool:
+    """Whether any loss of the student compares it with a teacher."""
+    return any(loss.loss != "ce" and loss.weight for loss in recipe.losses.values())
 
 
-def load_network(path: Path) -> Loaded:
-    """Rebuild a network from a self-describing checkpoint, or from a run directory that holds one.
+def teacher_checkpoint(recipe: Recipe) -> Path:
+    """Where the teacher lies that a distillation recipe points at.
 
     Raises:
-        CheckpointError: missing, damaged, not hwdkit's, or its weights do not fit its description.
-    """
-    if path.is_dir():
-        found = [path / name for name in ROLE_FILES.values() if (path / name).is_file()]
-        if not found:
-            raise CheckpointError(
-                "no student.safetensors or teacher.safetensors here",
-                where=str(path),
-                hint=f"a run writes it when it ends; continue it: --resume {path}",
-            )
-        path = found[0]
-    state, metadata = load_model(path)
-    try:
-        spec = NetworkSpec.from_dict(metadata["network"])
-        classes = tuple(metadata["classes"])
-        palette = tuple((int(r), int(g), int(b)) for r, g, b in metadata["palette"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"its description cannot be understood: {error}", where=str(path)) from error
-    model = build_segmenter(spec)
-    load_weights(model, state, where=str(path))
-    return Loaded(model, path, classes, palette, metadata)
-
-
-def load_weights(model: nn.Module, state: dict[str, torch.Tensor], *, where: str) -> None:
-    """Load strictly: every name and shape must match.
-
-    Raises:
-        CheckpointError: listing what does not.
-    """
-    own = model.state_dict()
-    problems = [f"missing {name}" for name in own if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in own]
-    problems += [
-        f"{name} is {tuple(state[name].shape)}, the network needs {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if problems:
-        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(
-            "the weights do not fit the network:\n  " + "\n  ".join(problems[:8]) + more, where=where
-        )
-    model.load_state_dict(state)
-
-
-def trained_teacher(recipe: Recipe, index: DatasetIndex) -> Loaded:
-    """The teacher that a distillation recipe points at.
-
-    Raises:
-        CheckpointError: not there, or trained for other classes.
+        CheckpointError: nowhere.
+        RecipeError: the recipe describes a teacher to train, not a trained one.
     """
     assert recipe.teacher is not None
     if recipe.teacher.checkpoint is not None:
-        path = Path(recipe.teacher.checkpoint)
-    elif recipe.teacher.recipe is not None:
-        path = newest_finished(recipe.teacher.recipe, ROLE_FILES["teacher"])
-    else:
-        raise RecipeError(
-            "teacher: names a network to train, not a trained one",
-            hint="set teacher.checkpoint, or teacher.recipe, or pass --teacher PATH",
-        )
-    loaded = load_network(path)
-    require_classes(loaded, index)
-    return loaded
-
-
-def require_classes(loaded: Loaded, index: DatasetIndex) -> None:
-    """Refuse a checkpoint made for other classes than the dataset's.
-
-    Raises:
-        CheckpointError: naming both.
-    """
-    if loaded.classes == index.classes:
-        return
-    ours, theirs = len(index.classes), len(loaded.classes)
-    differ = next(
-        (f": {a!r} against {b!r}" for a, b in zip(loaded.classes, index.classes, strict=False) if a != b), ""
-    )
-    raise CheckpointError(
-        f"checkpoint has {theirs} classes, dataset {index.name} has {ours}{differ if ours == theirs else ''}",
-        where=str(loaded.path),
-        hint=f"it was trained on {loaded.metadata.get('dataset', 'another dataset')}",
+        return Path(recipe.teacher.checkpoint)
+    if recipe.teacher.recipe is not None:
+        return newest_finished(recipe.teacher.recipe, ROLE_FILES["teacher"])
+    raise RecipeError(
+        "teacher: names a network to train, not a trained one",
+        hint="set teacher.checkpoint, or teacher.recipe, or pass --teacher PATH",
     )
 
 
@@ -190,6 +109,11 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks) -> Training:
         shared = convert_sync_batchnorm if ranks.device.type == "cuda" else sync_batchnorm_on_cpu
         student = shared(student)  # type: ignore[assignment]
     goal = objective(recipe, student).to(ranks.device)
+    if student.aux_head is not None and not any(
+        getattr(loss, "aux_weight", 0) for loss in goal.losses.values()
+    ):
+        # No loss reads it: without a gradient it would stall DistributedDataParallel.
+        student.aux_head.requires_grad_(False)
     if recipe.train.channels_last:
         goal = goal.to(memory_format=torch.channels_last)
     ema = EMA(goal.student, recipe.train.ema) if recipe.train.ema else None
@@ -241,7 +165,7 @@ def plan(recipe: Recipe) -> Plan:
 
 def stream(
     recipe: Recipe, index: DatasetIndex, *, start_step: int, ranks: Ranks
-) -> Iterator[Sequence[Batch]]:
+) -> Generator[Sequence[Batch], None, None]:
     """This rank's share of every training batch from `start_step` on."""
     data = recipe.data
     return train_stream(
@@ -269,30 +193,3 @@ def protocol(section: Evaluate) -> Protocol:
         flip=section.flip,
         absent=section.absent,
     )
-
-
-def description(
-    recipe: Recipe,
-    model: Segmenter,
-    index: DatasetIndex,
-    *,
-    role: str,
-    recipe_sha256: str,
-    step: int,
-    metrics: dict[str, Any],
-) -> dict[str, Any]:
-    """What a checkpoint says about itself, so that evaluating it needs no recipe."""
-    return {
-        "format": FORMAT,
-        "hwdkit": __version__,
-        "role": role,
-        "network": model.spec.to_dict(),
-        "classes": list(index.classes),
-        "palette": [list(colour) for colour in index.palette],
-        "dataset": index.name,
-        "dataset_fingerprint": index.fingerprint,
-        "recipe": recipe.name,
-        "recipe_sha256": recipe_sha256,
-        "step": step,
-        "metrics": metrics,
-    }

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwdkit.distributed import Ranks, sum_over_ranks
+from hwdkit.errors import RecipeError
 from hwdkit.metrics import Absent, ConfusionMatrix
 from hwdkit.models.segmenter import Segmenter
 
@@ -32,6 +33,25 @@ class Protocol:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     absent: Absent = "present"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be evaluated.
+
+        Raises:
+            RecipeError: naming the value.
+        """
+        if not self.scales or min(self.scales) <= 0:
+            raise RecipeError(
+                f"scales must be positive and at least one, not {self.scales}", where="evaluate"
+            )
+        if self.mode == "slide" and (min(self.stride) < 1 or min(self.window) < 1):
+            raise RecipeError("window and stride must be positive", where="evaluate")
+        if self.mode == "slide" and (self.stride[0] > self.window[0] or self.stride[1] > self.window[1]):
+            raise RecipeError(
+                f"a stride of {self.stride} steps over pixels that no window of {self.window} sees",
+                where="evaluate",
+                hint="choose a stride no larger than the window, usually two thirds of it",
+            )
 
 
 def predict(model: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:

@@ -18,6 +18,11 @@ from hwdkit.engine.optim import EMA, set_lr
 from hwdkit.errors import DivergedError
 from hwdkit.types import Batch
 
+AFTER_DIVERGING = (
+    "lower optimizer.lr, set train.clip_grad_norm, or train.amp: off; "
+    "--resume continues from the last checkpoint, if there is one"
+)
+
 
 @dataclass
 class Training:
@@ -97,7 +102,7 @@ def fit(
         True when all iterations are done, False when `hooks.stop` ended it early (the state is saved).
 
     Raises:
-        DivergedError: a loss term is not finite; nothing is saved after that.
+        DivergedError: a loss term or a weight is not finite; nothing is saved after that.
     """
     objective: nn.Module = run.objective
     if ranks.world > 1:
@@ -143,6 +148,8 @@ def fit(
         evaluates = done or run.step % plan.evaluate_every == 0
         if saves or evaluates or run.step % plan.log_every == 0:
             hooks.log({"step": run.step, "lr": lr, **meter.read(run.step, ranks.world)})
+        if saves or evaluates:
+            _require_finite(run)
         if evaluates:
             hooks.evaluate(run.step)
             objective.train()
@@ -186,8 +193,7 @@ class Meter:
         if broken:
             raise DivergedError(
                 f"loss {', '.join(broken)} became non-finite at or before step {step}",
-                hint="lower optimizer.lr, set train.clip_grad_norm, or train.amp: off; "
-                "--resume continues from the last checkpoint",
+                hint=AFTER_DIVERGING,
             )
         seconds = time.perf_counter() - self.since
         speed = {
@@ -202,9 +208,26 @@ class Meter:
         }
 
 
+def _require_finite(run: Training) -> None:
+    """Finite losses can hide a last update that was not: such weights must not replace a good checkpoint.
+
+    Raises:
+        DivergedError: naming the first parameters that are not finite.
+    """
+    parameters = dict(run.objective.named_parameters())
+    finite = torch.stack([parameter.detach().isfinite().all() for parameter in parameters.values()]).tolist()
+    broken = [name for name, good in zip(parameters, finite, strict=True) if not good]
+    if broken:
+        raise DivergedError(
+            f"{len(broken)} of {len(finite)} parameters became non-finite at step {run.step}, "
+            f"first {broken[0]}",
+            hint=AFTER_DIVERGING,
+        )
+
+
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """Dropout and friends depend on the step alone, so a resumed run needs no saved random state."""
-    return (seed * 1_000_003 + step) * 65_537 + rank
+    return ((seed * 1_000_003 + step) * 65_537 + rank) % 2**63  # manual_seed takes no more bits
 
 
 def _synchronising(objective: nn.Module, last: bool) -> Any:

@@ -40,6 +40,15 @@ class RunDir:
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.safetensors"
 
+    def require_unused(self) -> None:
+        """Raise a RecipeError if something lies in the folder already."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RecipeError(
+                "the run directory is already used",
+                where=str(self.path),
+                hint=f"choose another --out, or continue that run: --resume {self.path}",
+            )
+
     def create(self, recipe_text: str) -> None:
         """Take a new or empty folder.
 
@@ -47,12 +56,7 @@ class RunDir:
             RecipeError: something lies there already.
             EnvironmentFailure: it cannot be written.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise RecipeError(
-                "the run directory is already used",
-                where=str(self.path),
-                hint=f"choose another --out, or continue that run: --resume {self.path}",
-            )
+        self.require_unused()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -74,7 +78,7 @@ class RunDir:
                 hint="start anew with another --out",
             )
         state = load_tensors(self.last)
-        if not isinstance(state, dict):
+        if not isinstance(state, dict) or not {"step", "objective", "optimizer", "best"} <= state.keys():
             raise CheckpointError("not a training state", where=str(self.last))
         return state
 
@@ -99,9 +103,12 @@ class RunDir:
             raise write_failure(self.metrics, error) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
+        """All rows; the last line is left out when a killed process or a full disk has cut it short."""
         if not self.metrics.is_file():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines() if line.strip()]
+        lines = self.metrics.read_text().split("\n")
+        # Complete lines end in a newline, so whatever follows the last one is a torn row.
+        return [json.loads(line) for line in lines[:-1] if line.strip()]
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop rows of steps that a resumed run will take again."""
@@ -117,6 +124,11 @@ class RunDir:
         writer.writeheader()
         writer.writerows(rows)
         self._write(self.path / "metrics.csv", text.getvalue())
+
+    def write_curves(self, png: bytes) -> None:
+        """curves.png: loss terms, learning rate and mIoU over the steps."""
+        with replacing(self.path / "curves.png") as temporary:
+            temporary.write_bytes(png)
 
     def _write(self, path: Path, text: str) -> None:
         with replacing(path) as temporary:

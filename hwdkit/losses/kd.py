@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from hwdkit.distributed import world_size
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
 
@@ -37,7 +38,8 @@ def pixel_kd(
     log_q = (at_least_float32(teacher).detach() / temperature).log_softmax(1)
     pixels = student.shape[0] * student.shape[2] * student.shape[3]
     if reduction == "batch_sum":
-        return -(log_q.exp() * log_p).sum() / (pixels / student.shape[0])
+        # The mean over ranks that follows must amount to the sum over the global batch.
+        return -(log_q.exp() * log_p).sum() / (pixels / student.shape[0]) * world_size()
     kl = (log_q.exp() * (log_q - log_p)).sum() / pixels
     return kl * temperature**2 if reduction == "pixel" else kl / student.shape[1]
 

@@ -88,8 +88,15 @@ def test_accumulation_divides_the_same_batch(dataset: SegmentationDataset) -> No
     divided = steps(dataset, 4, accumulate=4)
     assert all(len(micro) == 4 for micro in divided)
     assert_same(steps(dataset, 4), divided)
+
+
+def test_micro_batches_hold_the_same_images_for_any_number_of_ranks(dataset: SegmentationDataset) -> None:
     ranks = [steps(dataset, 4, world=2, rank=rank, accumulate=2) for rank in (0, 1)]
-    assert_same(steps(dataset, 4), [first + second for first, second in zip(*ranks, strict=True)])
+    together = [
+        [part for micro in zip(first, second, strict=True) for part in micro]
+        for first, second in zip(*ranks, strict=True)
+    ]
+    assert_same(steps(dataset, 4), together)
 
 
 def test_a_resumed_stream_goes_on_where_it_stopped(dataset: SegmentationDataset) -> None:

@@ -1,0 +1,48 @@
+"""The command line: parses, calls commands/*, prints. Nothing here imports torch before a command runs.
+
+stdout carries the result (a table, or one JSON document with --json); logs, progress and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from hwdkit import __version__
+from hwdkit.cli import data, networks, recipes, training
+from hwdkit.cli.options import app
+from hwdkit.commands import exits
+from hwdkit.errors import Cancelled, HwdkitError
+
+__all__ = ["app", "data", "main", "networks", "recipes", "training"]
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
+    ] = False,
+) -> None:
+    """Distil semantic-segmentation networks: a big teacher teaches a small student."""
+    if version:
+        typer.echo(f"hwdkit {__version__}")
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """Entry point: the one place where an error becomes a message and an exit code."""
+    exits.begin()
+    try:
+        code = app(standalone_mode=False)
+    except HwdkitError as error:
+        code = exits.complain(error)
+    except (KeyboardInterrupt, typer.Abort):
+        code = exits.complain(Cancelled("cancelled"))
+    except Exception as error:
+        code = exits.usage(error) if hasattr(error, "format_message") else exits.bug(error)
+    else:
+        # typer makes this number of a Ctrl-C.
+        code = exits.complain(Cancelled("cancelled")) if code == Cancelled.exit_code else int(code or 0)
+    sys.exit(code)

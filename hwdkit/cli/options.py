@@ -1,0 +1,63 @@
+"""Options that several commands share, and the application that they belong to. No torch here."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXIT_CODES = (
+    "Exit codes: 0 ok, 1 bug, 2 usage, 3 recipe, 4 data, 5 checkpoint, 6 environment, 7 diverged, 8 memory, "
+    "9 gate not met, 75 stopped but resumable, 130 Ctrl-C."
+)
+
+app = typer.Typer(
+    name="hwdkit",
+    help="Distil semantic-segmentation networks: a big teacher teaches a small student.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"Example:  hwdkit demo\n\n{EXIT_CODES}",
+)
+
+Recipe = Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name, or a path to a YAML file.")]
+MaybeRecipe = Annotated[
+    str | None, typer.Option("--recipe", "-r", help="A recipe's name, or a path to a YAML file.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key of the recipe; may be repeated."),
+]
+DataRoot = Annotated[
+    Path, typer.Option("--data-root", envvar="HWDKIT_DATA", help="Folder that holds the prepared datasets.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
+Checkpoint = Annotated[
+    Path,
+    typer.Option(
+        "--checkpoint", "-c", help="A student.safetensors / teacher.safetensors, or a run directory."
+    ),
+]
+AutoResume = Annotated[bool, typer.Option("--auto-resume", help="Continue --out if it has a checkpoint.")]
+Gpus = Annotated[str, typer.Option("--gpus", help="auto (all visible), a number, or 0 for the CPU.")]
+OneGpu = Annotated[str, typer.Option("--gpus", help="auto (one if there is one), 1, or 0 for the CPU.")]
+Ranks = Annotated[
+    int | None,
+    typer.Option("--ranks", min=1, help="Processes on this machine.", show_default="one per GPU"),
+]
+Nnodes = Annotated[str, typer.Option("--nnodes", help="Number of machines: N or MIN:MAX.")]
+RdzvEndpoint = Annotated[str | None, typer.Option("--rdzv-endpoint", help="HOST:PORT where machines meet.")]
+RdzvId = Annotated[str, typer.Option("--rdzv-id", help="Name of the job, the same on all machines.")]
+MaxRestarts = Annotated[int, typer.Option("--max-restarts", min=0, help="Restart a failed group this often.")]
+DATA = Path("data")
+
+
+class DatasetName(StrEnum):
+    ade20k = "ade20k"
+    camvid = "camvid"
+    cityscapes = "cityscapes"
+    scenes = "scenes"

@@ -1,0 +1,173 @@
+"""hwdkit train-teacher and hwdkit distill, in one process or several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwdkit.cli.options import (
+    DATA,
+    DataRoot,
+    Gpus,
+    Json,
+    MaxRestarts,
+    MaybeRecipe,
+    Nnodes,
+    Quiet,
+    Ranks,
+    RdzvEndpoint,
+    RdzvId,
+    Set,
+    app,
+)
+from hwdkit.commands import exits, values
+from hwdkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from hwdkit.recipe.schema import Recipe as LoadedRecipe
+
+
+@app.command(epilog="Example:  hwdkit train-teacher --recipe ade20k-r101-teacher --gpus 4")
+def train_teacher(
+    recipe: MaybeRecipe = None,
+    set_: Set = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run directory; must be new or empty.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run directory exactly.")] = None,
+    auto_resume: Annotated[
+        bool, typer.Option("--auto-resume", help="Continue --out if it has a checkpoint.")
+    ] = False,
+    init_from: Annotated[Path | None, typer.Option(help="Start from this checkpoint's weights.")] = None,
+    data_root: DataRoot = DATA,
+    max_time: Annotated[
+        str | None, typer.Option(help="Stop cleanly after e.g. 90s, 45m, 11h30m (exit 75).")
+    ] = None,
+    gpus: Gpus = "auto",
+    ranks: Ranks = None,
+    nnodes: Nnodes = "1",
+    rdzv_endpoint: RdzvEndpoint = None,
+    rdzv_id: RdzvId = "hwdkit",
+    max_restarts: MaxRestarts = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the teacher that a recipe describes."""
+    _train(
+        "train-teacher", recipe, set_, teacher=None, out=out, resume=resume, auto_resume=auto_resume,
+        init_from=init_from, data_root=data_root, max_time=max_time, as_json=as_json, quiet=quiet,
+        launch={"gpus": gpus, "ranks": ranks, "nnodes": nnodes, "rdzv_endpoint": rdzv_endpoint,
+                "rdzv_id": rdzv_id, "max_restarts": max_restarts},
+    )  # fmt: skip
+
+
+@app.command(epilog="Example:  hwdkit distill --recipe ade20k-r18-hwd --set losses.hwd.beta=0.3")
+def distill(
+    recipe: MaybeRecipe = None,
+    set_: Set = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="The teacher's checkpoint or run directory; wins over the recipe.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run directory; must be new or empty.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run directory exactly.")] = None,
+    auto_resume: Annotated[
+        bool, typer.Option("--auto-resume", help="Continue --out if it has a checkpoint.")
+    ] = False,
+    init_from: Annotated[Path | None, typer.Option(help="Start from this checkpoint's weights.")] = None,
+    data_root: DataRoot = DATA,
+    max_time: Annotated[
+        str | None, typer.Option(help="Stop cleanly after e.g. 90s, 45m, 11h30m (exit 75).")
+    ] = None,
+    gpus: Gpus = "auto",
+    ranks: Ranks = None,
+    nnodes: Nnodes = "1",
+    rdzv_endpoint: RdzvEndpoint = None,
+    rdzv_id: RdzvId = "hwdkit",
+    max_restarts: MaxRestarts = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Distil a teacher into a student as a recipe says."""
+    _train(
+        "distill", recipe, set_, teacher=teacher, out=out, resume=resume, auto_resume=auto_resume,
+        init_from=init_from, data_root=data_root, max_time=max_time, as_json=as_json, quiet=quiet,
+        launch={"gpus": gpus, "ranks": ranks, "nnodes": nnodes, "rdzv_endpoint": rdzv_endpoint,
+                "rdzv_id": rdzv_id, "max_restarts": max_restarts},
+    )  # fmt: skip
+
+
+def _train(
+    command: str, name: str | None, overrides: list[str] | None, *, teacher: str | None, out: Path | None,
+    resume: Path | None, auto_resume: bool, init_from: Path | None, data_root: Path, max_time: str | None,
+    as_json: bool, quiet: bool, launch: dict[str, Any],
+) -> None:  # fmt: skip
+    if (name is None) == (resume is None):
+        raise UsageError("give either --recipe (a new run) or --resume (an old one)")
+    if auto_resume and out is None:
+        raise UsageError("--auto-resume needs --out: the run directory to continue, or to begin")
+    for option, value in (("--out", out), ("--init-from", init_from), ("--teacher", teacher)):
+        if resume is not None and value is not None:
+            raise UsageError(f"{option} means nothing with --resume, which continues a run as it was")
+    max_seconds = values.seconds(max_time)
+    plan = values.launch_plan(**launch)
+
+    from hwdkit.recipe.load import load
+
+    # Strict and torch-free: a typo in the recipe fails in milliseconds.
+    loaded = load(name, overrides=overrides or []) if name is not None else None
+    if auto_resume and out is not None and (out / "checkpoints" / "last.pt").is_file():
+        assert loaded is not None
+        overrides = _changes_to_a_run(loaded, out, overrides or [])
+        loaded, resume = None, out
+
+    from hwdkit.commands import console, distill, narration, run, train_teacher, training
+    from hwdkit.commands.launch import is_worker, launch_again, speaks
+    from hwdkit.engine.rundir import default_path
+
+    console.set_up_logging(quiet=quiet or not speaks())
+    out = resume or out or default_path(loaded.name if loaded else "")
+    if not is_worker() and (plan.processes() > 1 or plan.nnodes != "1"):
+        # All processes must agree on a directory whose name is drawn here.
+        # A group that is started again must go on from its checkpoint.
+        again = ["--auto-resume"] if plan.max_restarts else []
+        return launch_again(plan, [] if resume else ["--out", str(out), *again])
+    if loaded is None:
+        loaded = training.resumed_recipe(out, overrides or [])
+    settings = run.Settings(
+        data_root=data_root,
+        out=out,
+        resume=resume is not None,
+        cpu=plan.cpu,
+        max_seconds=max_seconds,
+        init_from=init_from,
+    )
+    if command == "distill":
+        result = distill.run(loaded, settings, teacher=teacher)
+    else:
+        result = train_teacher.run(loaded, settings)
+    if speaks():
+        exits.print_result(result, as_json, lambda: narration.render(result))
+
+
+def _changes_to_a_run(loaded: LoadedRecipe, out: Path, overrides: list[str]) -> list[str]:
+    """The overrides that would change the run in `out`: --auto-resume repeats a whole command line.
+
+    Raises:
+        RecipeError: another recipe's run lies there.
+    """
+    from hwdkit.errors import RecipeError
+    from hwdkit.recipe.load import load
+
+    path = out / "recipe.yaml"
+    if not path.is_file():
+        return overrides
+    before = load(path)
+    if before.name != loaded.name:
+        raise RecipeError(
+            f"holds a run of {before.name}, not of {loaded.name}", where=str(out), hint="choose another --out"
+        )
+    return [override for override in overrides if load(path, overrides=[override]) != before]

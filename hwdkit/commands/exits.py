@@ -1,0 +1,105 @@
+"""How a command ends: its result on stdout, or one error on stderr with the exit code that is promised.
+
+With --json stdout holds exactly one document, whether the command succeeds or fails. No torch here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from hwdkit.commands import launch
+from hwdkit.errors import HwdkitError, UsageError
+
+
+class _Stdout:
+    """Whether stdout has its one JSON document."""
+
+    has_document = False
+
+
+def begin() -> None:
+    """Forget an earlier command of this process."""
+    _Stdout.has_document = False
+
+
+def print_result(
+    result: dict[str, Any], as_json: bool, render: Callable[[], Any], *, error: HwdkitError | None = None
+) -> None:
+    """Print a command's result on stdout: one JSON document, or what `render` makes for people."""
+    from hwdkit.commands import console
+
+    if as_json:
+        verdict = _failure(error) if error else {"status": "ok"}
+        console.write(_document({"schema_version": 1, **verdict, **result}))
+    else:
+        console.print_result(render())
+
+
+def _document(value: dict[str, Any]) -> str:
+    _Stdout.has_document = True
+    return json.dumps(_finite(value), indent=2) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity are no JSON: null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def usage(error: Any) -> int:
+    """typer's own complaint about the command line, in our form: it has no public class to catch."""
+    message = " ".join(error.format_message().split()).replace("Value error, ", "")
+    if not message or "NoArgs" in type(error).__name__:
+        return int(error.exit_code)  # the help has been printed
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "hwdkit"
+    complaint = UsageError(message.rstrip("."), hint=f"see: {command} --help")
+    return complain(complaint)
+
+
+def bug(error: Exception) -> int:
+    """Anything else is ours: its traceback stays."""
+    if launch.echoes_another(error):
+        return 1
+    traceback.print_exception(error)
+    failure = HwdkitError(
+        f"{type(error).__name__}: {error}",
+        hint="this is a bug in hwdkit: please report it with the traceback above",
+    )
+    if not launch.report_error(failure, printed=_Stdout.has_document):
+        sys.stderr.write(f"error[{failure.kind}]: {failure}\n")
+        _write_failure(failure)
+    return 1
+
+
+def complain(error: HwdkitError) -> int:
+    """Print an error on stderr, and with --json as the one document on stdout."""
+    if os.environ.get("HWDKIT_DEBUG", "0") != "0":
+        traceback.print_exception(error)
+    if launch.report_error(error, printed=_Stdout.has_document):
+        return error.exit_code
+    who = "" if launch.speaks() else f" (rank {os.environ.get('RANK', os.environ.get('SLURM_PROCID'))})"
+    sys.stderr.write(f"error[{error.kind}]{who}: {error}\n")
+    if not getattr(error, "printed", False):
+        _write_failure(error)
+    return error.exit_code
+
+
+def _write_failure(error: HwdkitError) -> None:
+    from hwdkit.commands import console
+
+    if "--json" in sys.argv[1:] and launch.speaks() and not _Stdout.has_document:
+        console.write(_document({"schema_version": 1, **_failure(error)}))
+
+
+def _failure(error: HwdkitError) -> dict[str, Any]:
+    details = {"kind": error.kind, "message": error.message, "where": error.where, "hint": error.hint}
+    return {"status": "error", "exit_code": error.exit_code, "error": details}

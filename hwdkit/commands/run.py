@@ -1,0 +1,323 @@
+"""One training run in one process: builds everything, lets `fit` work, keeps the run directory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from hwdkit import __version__
+from hwdkit.checkpoints.files import file_digest, save_model
+from hwdkit.commands import console, narration, prepare_data
+from hwdkit.commands.signals import StopRequest
+from hwdkit.data.dataset import SegmentationDataset
+from hwdkit.data.datasets import layout_of
+from hwdkit.data.generate import SCENES
+from hwdkit.data.index import FILE_NAME, DatasetIndex, load_index
+from hwdkit.data.stream import eval_pairs, require_divisible
+from hwdkit.distributed import Ranks, wait_for_all
+from hwdkit.engine import build
+from hwdkit.engine.evaluate import Evaluation, evaluate
+from hwdkit.engine.loop import Hooks, fit
+from hwdkit.engine.networks import (
+    ROLE_FILES,
+    Loaded,
+    description,
+    load_network,
+    load_weights,
+    require_classes,
+)
+from hwdkit.engine.rundir import RunDir
+from hwdkit.errors import CheckpointError, DataError, HwdkitError, RecipeError
+from hwdkit.recipe.load import digest, dump
+from hwdkit.recipe.schema import Recipe
+from hwdkit.report.plots import curves
+
+log = logging.getLogger("hwdkit")
+Role = Literal["student", "teacher"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line adds to a recipe.
+
+    Attributes:
+        data_root: folder of the prepared datasets.
+        out: run directory; None makes one under ./runs.
+        resume: continue the run that lies in `out`.
+        cpu: do not use a GPU.
+        max_seconds: stop cleanly after this long.
+        init_from: checkpoint whose weights the trained network starts from.
+    """
+
+    data_root: Path = Path("data")
+    out: Path | None = None
+    resume: bool = False
+    cpu: bool = False
+    max_seconds: float | None = None
+    init_from: Path | None = None
+
+
+class Run:
+    """One run in one process: builds everything, then lets `fit` work."""
+
+    def __init__(self, recipe: Recipe, role: Role, folder: RunDir, settings: Settings, ranks: Ranks) -> None:
+        section = recipe.student if role == "student" else recipe.teacher
+        if section is None or section.backbone is None:
+            other = "train-teacher" if role == "student" else "distill"
+            raise RecipeError(f"recipe {recipe.name} has no {role} to train", hint=f"use: hwdkit {other}")
+        self.section, self.role, self.folder, self.settings, self.ranks = (
+            section,
+            role,
+            folder,
+            settings,
+            ranks,
+        )
+        # What costs nothing to check comes first; preparing a dataset can take minutes.
+        require_divisible(recipe.train.batch_size, world=ranks.world, accumulate=recipe.train.accumulate)
+        if ranks.is_main and not settings.resume:
+            folder.require_unused()
+        taught = role == "student" and build.needs_teacher(recipe)
+        teacher = load_network(build.teacher_checkpoint(recipe)) if taught else None
+        self.index = _prepared_index(recipe.data.dataset, settings.data_root, ranks)
+        if teacher:
+            require_classes(teacher, self.index)
+        self.teacher = teacher
+        self.recipe = _resolved(recipe, role, teacher)
+        self.protocol = build.protocol(recipe.evaluate)
+        self.best: dict[str, Any] = {}
+        self.latest: dict[str, Any] = {}
+        self.stop = StopRequest(settings.max_seconds)
+        self.busy_seconds = 0.0  # in steps: without evaluating and saving
+        self.told_step = 0
+
+    def execute(self) -> dict[str, Any]:
+        _set_determinism(self.recipe.train.deterministic)
+        torch.manual_seed(self.recipe.seed)
+        model = build.network(self.section, len(self.index.classes))
+        if self.settings.init_from:
+            loaded = load_network(self.settings.init_from)
+            load_weights(model, loaded.model.state_dict(), where=str(loaded.path))
+        self.training = build.training(self.recipe, model, self.ranks)
+        self._open_folder()
+        if not self.ranks.is_main:
+            return self._fit()
+        with console.log_file(self.folder.log):
+            try:
+                return self._fit()
+            except BaseException as error:
+                status = error.kind if isinstance(error, HwdkitError) else "failed"
+                self.folder.update_info(status=status, ended=_now(), error=str(error) or type(error).__name__)
+                raise
+
+    def _open_folder(self) -> None:
+        if self.settings.resume:
+            state = self.folder.reopen()
+            info = self.folder.read_info()
+            _require_same(info, "dataset_fingerprint", self.index.fingerprint, DataError)
+            if self.teacher:
+                _require_same(info, "teacher_sha256", file_digest(self.teacher.path), CheckpointError)
+            self.best, self.latest = state.pop("best"), state.pop("latest")
+            self.training.load_state_dict(state)
+        wait_for_all()
+        if not self.ranks.is_main:
+            return
+        if self.settings.resume:
+            self.folder.forget_metrics_after(self.training.step)
+        else:
+            self.folder.create(dump(self.recipe))
+        self.folder.update_info(**self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "status": "running",
+            "command": "distill" if self.role == "student" else "train-teacher",
+            "argv": sys.argv[1:],
+            "started": _now(),
+            "ended": None,
+            "error": None,
+            "recipe": self.recipe.name,
+            "recipe_sha256": digest(self.recipe),
+            "dataset": self.index.name,
+            "dataset_fingerprint": self.index.fingerprint,
+            "dataset_partial": self.index.partial,
+            "teacher": str(self.teacher.path) if self.teacher else None,
+            "teacher_sha256": file_digest(self.teacher.path) if self.teacher else None,
+            "seed": self.recipe.seed,
+            "world_size": self.ranks.world,
+            "device": str(self.ranks.device),
+            "versions": {
+                "hwdkit": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    def _fit(self) -> dict[str, Any]:
+        recipe, plan = self.recipe, build.plan(self.recipe)
+        teach = (
+            build.teach(recipe, self.teacher, self.training.objective.taps, self.ranks)
+            if self.teacher
+            else None
+        )
+        if self.ranks.is_main:
+            if self.index.partial:
+                log.warning("dataset %s is partial: numbers are not comparable", self.index.name)
+            images = len(self.index.splits[recipe.data.train_split])
+            log.info(narration.beginning(recipe, self.role, images, self.ranks))
+            log.info("run directory: %s", self.folder.path)
+        stream = build.stream(recipe, self.index, start_step=self.training.step, ranks=self.ranks)
+        began, first_step = time.perf_counter(), self.training.step
+        self.told_step = first_step
+        with (
+            closing(stream),  # ends the loader processes, also when a step raises
+            self.stop.listening(),
+            console.progress(
+                recipe.name, plan.iterations, done=first_step, show=self.ranks.is_main
+            ) as advance,
+        ):
+            hooks = Hooks(
+                log=lambda row: self._log(row, advance),
+                evaluate=self._evaluate,
+                save=self._save,
+                stop=self.stop,
+            )
+            finished = fit(self.training, stream, teach, plan=plan, hooks=hooks, ranks=self.ranks)
+        seconds = time.perf_counter() - began
+        if not finished:
+            command = "distill" if self.role == "student" else "train-teacher"
+            raise self.stop.error(f"hwdkit {command} --resume {self.folder.path}")
+        return self._finish(seconds, steps=plan.iterations - first_step)
+
+    def _log(self, row: dict[str, float], advance: Callable[[int], None]) -> None:
+        if self.ranks.is_main:
+            self.folder.append_metrics(row)
+            self.busy_seconds += row["step_ms"] / 1000 * (row["step"] - self.told_step)
+            self.told_step = int(row["step"])
+            log.info(narration.step(row, self.recipe.train.iterations))
+            advance(int(row["step"]))
+
+    def _evaluate(self, step: int) -> None:
+        student = self.training.objective.student
+        if self.training.ema:
+            with self.training.ema.applied_to(student):
+                result = self._evaluation(student)
+        else:
+            result = self._evaluation(student)
+        self.latest = {
+            "step": step,
+            "miou": result.miou,
+            "macc": result.macc,
+            "pixel_accuracy": result.pixel_accuracy,
+        }
+        improved = not self.best or _score(self.latest) > _score(self.best)
+        if improved:
+            self.best = self.latest
+        if not self.ranks.is_main:
+            return
+        self.folder.append_metrics(self.latest)
+        log.info(narration.validation(self.latest, improved))
+        if improved:
+            self._save_network(self.folder.best)
+
+    def _evaluation(self, student: Any) -> Evaluation:
+        dataset = SegmentationDataset(self.index, self.recipe.data.val_split)
+        pairs = eval_pairs(
+            dataset, rank=self.ranks.rank, world=self.ranks.world, workers=self.recipe.data.workers
+        )
+        return evaluate(student, pairs, self.protocol, ranks=self.ranks)
+
+    def _save(self) -> None:
+        if self.ranks.is_main:
+            self.folder.save_state({**self.training.state_dict(), "best": self.best, "latest": self.latest})
+        wait_for_all()
+
+    def _save_network(self, path: Path) -> None:
+        student = self.training.objective.student
+        metadata = description(
+            student,
+            self.index,
+            role=self.role,
+            recipe=self.recipe.name,
+            recipe_sha256=digest(self.recipe),
+            step=self.training.step,
+            metrics=self.latest,
+        )
+        state = self.training.ema.average if self.training.ema else student.state_dict()
+        save_model(path, state, metadata)
+
+    def _finish(self, seconds: float, *, steps: int) -> dict[str, Any]:
+        result: dict[str, Any] = {"run_dir": str(self.folder.path)}
+        if not self.ranks.is_main:
+            return result
+        path = self.folder.path / ROLE_FILES[self.role]
+        self._save_network(path)
+        self.folder.write_csv()
+        self.folder.write_curves(curves(self.folder.read_metrics()))
+        images = steps * self.recipe.train.batch_size
+        result |= {
+            "recipe": self.recipe.name,
+            "checkpoint": str(path),
+            "best": {**self.best, "checkpoint": str(self.folder.best)},
+            "last": self.latest,
+            "seconds": round(seconds, 2),
+            "images_per_s": round(images / self.busy_seconds, 2) if steps else 0.0,
+        }
+        self.folder.update_info(status="finished", ended=_now(), result=json.loads(json.dumps(result)))
+        return result
+
+
+def _prepared_index(dataset: str, data_root: Path, ranks: Ranks) -> DatasetIndex:
+    """The dataset's index; one that lies below the data root unprepared is checked and indexed first."""
+    missing = not (data_root / dataset / FILE_NAME).is_file()
+    if missing and layout_of(dataset) is not SCENES and ranks.is_main:
+        prepare_data.run(dataset, root=data_root)  # or says where to get it
+    wait_for_all()
+    return load_index(data_root / dataset)
+
+
+def _resolved(recipe: Recipe, role: Role, teacher: Loaded | None) -> Recipe:
+    """The recipe as it will be kept: running it again repeats this run."""
+    if teacher is not None:
+        assert recipe.teacher is not None
+        # The very file; a recipe names one source, so a backbone that it could also train goes.
+        where = {"checkpoint": str(teacher.path.resolve()), "backbone": None}
+        return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update=where)})
+    if role == "teacher":
+        # One recipe may describe teacher and student; nobody teaches the teacher.
+        alone = {name: loss for name, loss in recipe.losses.items() if loss.loss == "ce"}
+        return recipe.model_copy(update={"losses": alone, "student": None})
+    return recipe
+
+
+def _score(metrics: dict[str, Any]) -> float:
+    """mIoU for ranking; a split without a labelled pixel ranks below any number."""
+    return -1.0 if math.isnan(metrics["miou"]) else float(metrics["miou"])
+
+
+def _require_same(info: dict[str, Any], key: str, value: str, error: type[HwdkitError]) -> None:
+    if info.get(key) != value:
+        raise error(
+            f"{key} has changed since the run began",
+            hint="an exact continuation is impossible; start a new run, or --init-from its checkpoint",
+        )
+
+
+def _set_determinism(mode: str) -> None:
+    torch.use_deterministic_algorithms(mode != "off", warn_only=mode == "warn")
+    torch.backends.cudnn.benchmark = mode == "off"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

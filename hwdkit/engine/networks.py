@@ -1,0 +1,128 @@
+"""Networks in files: rebuilding one from a checkpoint that describes itself, and describing one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hwdkit import __version__
+from hwdkit.checkpoints.files import load_model
+from hwdkit.data.index import DatasetIndex
+from hwdkit.errors import CheckpointError
+from hwdkit.models.segmenter import NetworkSpec, Segmenter
+from hwdkit.models.segmenter import build as build_segmenter
+
+ROLE_FILES = {"student": "student.safetensors", "teacher": "teacher.safetensors"}
+"""What a finished run calls its network, by role."""
+
+FORMAT = 1
+"""Version of the description inside a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network from a checkpoint, and what the checkpoint says about itself."""
+
+    model: Segmenter
+    path: Path
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    metadata: dict[str, Any]
+
+
+def load_network(path: Path) -> Loaded:
+    """Rebuild a network from a self-describing checkpoint, or from a run directory that holds one.
+
+    Raises:
+        CheckpointError: missing, damaged, not hwdkit's, or its weights do not fit its description.
+    """
+    if path.is_dir():
+        found = [path / name for name in ROLE_FILES.values() if (path / name).is_file()]
+        if not found:
+            raise CheckpointError(
+                "no student.safetensors or teacher.safetensors here",
+                where=str(path),
+                hint=f"a run writes it when it ends; continue it: --resume {path}",
+            )
+        path = found[0]
+    state, metadata = load_model(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"its description has format {metadata.get('format')!r}, this hwdkit reads {FORMAT}",
+            where=str(path),
+            hint="use the hwdkit that wrote it",
+        )
+    try:
+        spec = NetworkSpec.from_dict(metadata["network"])
+        classes = tuple(metadata["classes"])
+        palette = tuple((int(r), int(g), int(b)) for r, g, b in metadata["palette"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"its description cannot be understood: {error}", where=str(path)) from error
+    model = build_segmenter(spec)
+    load_weights(model, state, where=str(path))
+    return Loaded(model, path, classes, palette, metadata)
+
+
+def load_weights(model: nn.Module, state: dict[str, torch.Tensor], *, where: str) -> None:
+    """Load strictly: every name and shape must match.
+
+    Raises:
+        CheckpointError: listing what does not.
+    """
+    own = model.state_dict()
+    problems = [f"missing {name}" for name in own if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in own]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, the network needs {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise CheckpointError(
+            "the weights do not fit the network:\n  " + "\n  ".join(problems[:8]) + more, where=where
+        )
+    model.load_state_dict(state)
+
+
+def require_classes(loaded: Loaded, index: DatasetIndex) -> None:
+    """Refuse a checkpoint made for other classes than the dataset's.
+
+    Raises:
+        CheckpointError: naming both.
+    """
+    if loaded.classes == index.classes:
+        return
+    ours, theirs = len(index.classes), len(loaded.classes)
+    differ = next(
+        (f": {a!r} against {b!r}" for a, b in zip(loaded.classes, index.classes, strict=False) if a != b), ""
+    )
+    raise CheckpointError(
+        f"checkpoint has {theirs} classes, dataset {index.name} has {ours}{differ if ours == theirs else ''}",
+        where=str(loaded.path),
+        hint=f"it was trained on {loaded.metadata.get('dataset', 'another dataset')}",
+    )
+
+
+def description(model: Segmenter, index: DatasetIndex, **facts: Any) -> dict[str, Any]:
+    """What a checkpoint says about itself, so that evaluating it needs no recipe.
+
+    Args:
+        model: the network.
+        index: the dataset whose classes it was trained for.
+        facts: role, recipe, recipe_sha256, step, metrics: JSON-able.
+    """
+    return {
+        "format": FORMAT,
+        "hwdkit": __version__,
+        "network": model.spec.to_dict(),
+        "classes": list(index.classes),
+        "palette": [list(colour) for colour in index.palette],
+        "dataset": index.name,
+        "dataset_fingerprint": index.fingerprint,
+        **facts,
+    }

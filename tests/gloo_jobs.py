@@ -1,0 +1,215 @@
+"""What test_distributed.py runs in one process and in two. `python gloo_jobs.py FOLDER` is one of the two.
+
+Not a test module: each function does the same work as any number of ranks, on this rank's share of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hwdkit.distributed import GlooSyncBatchNorm, Ranks, any_rank, started, sync_batchnorm_on_cpu
+from hwdkit.engine import build
+from hwdkit.engine.evaluate import Protocol, evaluate
+from hwdkit.engine.loop import Hooks, Plan, fit
+from hwdkit.engine.objectives import Objective, frozen_teacher
+from hwdkit.engine.optim import poly_schedule
+from hwdkit.errors import DivergedError
+from hwdkit.models.contract import InputContract
+from hwdkit.models.segmenter import NetworkSpec, Segmenter
+from hwdkit.models.segmenter import build as build_network
+from hwdkit.recipe.load import loads_resolved
+from hwdkit.types import Batch
+
+CLASSES = 5
+OPTIONS = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_type": "deep", "stem_width": 8}
+RECIPE = """
+name: tiny
+data: {dataset: scenes}
+teacher: {checkpoint: none.safetensors}
+student: {backbone: resnet18}
+optimizer: {name: sgd, lr: 0.02, weight_decay: 1e-3}
+"""
+DISTIL = "losses: {hwd: {weight: 3.0, area_correction: paper}, cwd: {weight: 2.0}}\n"
+
+
+def network(seed: int, **changes: Any) -> Segmenter:
+    """A tiny network without dropout, which would differ between ranks."""
+    values: dict[str, Any] = {"backbone": "resnet18", "backbone_options": OPTIONS, "head_channels": 8}
+    torch.manual_seed(seed)
+    model = build_network(NetworkSpec(**{**values, "classes": CLASSES, "input": InputContract(), **changes}))
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def global_batch(step: int) -> Batch:
+    """Four images with very different numbers of ignored pixels; one has none that count."""
+    dice = torch.Generator().manual_seed(step)
+    image = torch.randint(0, 256, (4, 3, 32, 32), generator=dice, dtype=torch.uint8)
+    label = torch.randint(0, CLASSES, (4, 32, 32), generator=dice)
+    for i, rows in enumerate((0, 20, 32, 5)):
+        label[i, :rows] = 255
+    return Batch(image, label)
+
+
+def share(batch: Batch, ranks: Ranks) -> Batch:
+    """This rank's images, as the training stream cuts them."""
+    size = len(batch.image) // ranks.world
+    place = slice(ranks.rank * size, (ranks.rank + 1) * size)
+    return Batch(batch.image[place], batch.label[place])
+
+
+def shares(ranks: Ranks, accumulate: int = 1) -> Iterator[Sequence[Batch]]:
+    step = 0
+    while True:
+        yield [share(global_batch(step + micro), ranks) for micro in range(accumulate)]
+        step += accumulate
+
+
+def trained(
+    ranks: Ranks,
+    *,
+    text: str = DISTIL,
+    accumulate: int = 1,
+    steps: int = 4,
+    stop: Callable[[], bool] = lambda: False,
+    change: Callable[[Objective], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Train a few steps; what a checkpoint and the log would hold."""
+    recipe = loads_resolved(RECIPE + text)
+    run = build.training(recipe, network(1), ranks)
+    change(run.objective)
+    rows: list[dict[str, float]] = []
+    plan = Plan(
+        iterations=steps,
+        schedule=poly_schedule(lr=0.02, power=0.9, iterations=steps),
+        seed=0,
+        log_every=1,
+        evaluate_every=1000,
+        save_every=1000,
+    )
+    hooks = Hooks(log=rows.append, evaluate=lambda _: None, save=lambda: None, stop=stop)
+    teach = frozen_teacher(network(2, aux=False), taps=(), amp=None) if "hwd" in text else None
+    fit(run, shares(ranks, accumulate), teach, plan=plan, hooks=hooks, ranks=ranks)
+    weights = {name: tensor.clone() for name, tensor in run.objective.state_dict().items()}
+    average = run.ema.average if run.ema else {}
+    return {"weights": weights, "average": average, "rows": rows, "step": run.step}
+
+
+def distilled(ranks: Ranks) -> dict[str, Any]:
+    return trained(ranks, text=DISTIL + "train: {ema: 0.9, clip_grad_norm: 5.0}")
+
+
+def accumulated(ranks: Ranks) -> dict[str, Any]:
+    return trained(ranks, accumulate=2, steps=3)
+
+
+def without_auxiliary_loss(ranks: Ranks) -> dict[str, Any]:
+    return trained(ranks, text="losses: {ce: {aux_weight: 0}}", steps=2)
+
+
+def stopped_elsewhere(ranks: Ranks) -> int:
+    """The step at which all leave when the last rank alone has had a signal."""
+    last = ranks.rank == ranks.world - 1
+    return int(trained(ranks, text="", steps=12, stop=lambda: last)["step"])
+
+
+def diverged_elsewhere(ranks: Ranks) -> str:
+    """The complaint of every rank when the loss of the last one alone is not a number."""
+
+    def spoil(objective: Objective) -> None:
+        if ranks.rank == ranks.world - 1:
+            objective.weights["ce"] = float("nan")
+
+    try:
+        trained(ranks, text="", steps=2, change=spoil)
+    except DivergedError as error:
+        return error.message
+    return ""
+
+
+def batch_norm(ranks: Ranks, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """One layer, two training steps, far from zero mean. One process: torch's own layer."""
+    torch.manual_seed(0)
+    image = (torch.randn(4, 3, 5, 6) * torch.tensor([1.0, 5.0, 0.1])[:, None, None] + 100).to(dtype)
+    wanted = torch.randn(4, 3, 5, 6)
+    layer: nn.BatchNorm2d = nn.BatchNorm2d(3) if ranks.world == 1 else GlooSyncBatchNorm(3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, 2.0, -1.0]))
+        layer.bias.copy_(torch.tensor([0.5, 0.0, 3.0]))
+    size = 4 // ranks.world
+    place = slice(ranks.rank * size, (ranks.rank + 1) * size)
+    own = image[place].clone().requires_grad_()
+    layer(own)
+    output = layer(own)
+    (output.float() * wanted[place]).sum().backward()
+    assert own.grad is not None
+    assert layer.weight.grad is not None
+    assert layer.bias.grad is not None
+    return {
+        "output": output.detach(),
+        "input_gradient": own.grad,
+        "weight_gradient": layer.weight.grad,
+        "bias_gradient": layer.bias.grad,
+        **{f"state.{name}": tensor for name, tensor in layer.state_dict().items()},
+    }
+
+
+def batch_norm_bf16(ranks: Ranks) -> dict[str, Tensor]:
+    return batch_norm(ranks, torch.bfloat16)
+
+
+def mobilenet(ranks: Ranks) -> Tensor:
+    """Training-mode logits of a network whose batch norms carry their activations."""
+    model = network(3, backbone="mobilenetv2_035", backbone_options={}, head="fcn", aux=False)
+    if ranks.world > 1:
+        model = sync_batchnorm_on_cpu(model)  # type: ignore[assignment]
+    logits: Tensor = model.train()(share(global_batch(0), ranks).image).logits
+    return logits.detach()
+
+
+def evaluated(ranks: Ranks) -> dict[str, Any]:
+    """Five images over the ranks: not divisible, and of different sizes."""
+    model = network(4, aux=False)
+    pairs = []
+    for i in range(ranks.rank, 5, ranks.world):
+        dice = torch.Generator().manual_seed(i)
+        image = torch.randint(0, 256, (3, 32 + 8 * i, 40), generator=dice, dtype=torch.uint8)
+        pairs.append((i, image, torch.randint(0, CLASSES, image.shape[1:], generator=dice)))
+    return evaluate(model, pairs, Protocol(flip=True), ranks=ranks).to_dict(tuple("abcde"))
+
+
+def agreed(ranks: Ranks) -> list[bool]:
+    last = ranks.rank == ranks.world - 1
+    return [any_rank(last, ranks.device), any_rank(False, ranks.device), any_rank(True, ranks.device)]
+
+
+JOBS: tuple[Callable[[Ranks], Any], ...] = (
+    distilled,
+    accumulated,
+    without_auxiliary_loss,
+    stopped_elsewhere,
+    diverged_elsewhere,
+    batch_norm,
+    batch_norm_bf16,
+    mobilenet,
+    evaluated,
+    agreed,
+)
+
+
+def run_all(ranks: Ranks) -> dict[str, Any]:
+    return {job.__name__: job(ranks) for job in JOBS}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with started(cpu=True) as me:
+        torch.save(run_all(me), Path(sys.argv[1]) / f"{me.rank}.pt")

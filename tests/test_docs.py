@@ -1,0 +1,65 @@
+"""The documentation: what is generated is current, what it links to exists, what it names can be typed."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hwdkit import errors
+from hwdkit.recipe.find import available
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["generate_schema", "generate_cli"])
+def test_generated_block_is_current(name: str) -> None:
+    module = script(name)
+    assert module.PAGE.read_text(encoding="utf-8") == module.current(), f"run: python docs/{name}.py"
+
+
+def prose(path: Path) -> str:
+    """A page without its code, in which brackets mean other things."""
+    return re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """The names that a page's headings have as link targets on GitHub."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@page
+def test_links_lead_to_pages_and_headings_that_exist(page: Path) -> None:
+    for target, _, anchor in re.findall(r"\]\(([^)#:]+)(#([^)]*))?\)", prose(page)):
+        assert (page.parent / target).exists(), target
+        if anchor:
+            assert anchor in anchors(page.parent / target), f"{target}#{anchor}"
+
+
+@page
+def test_recipes_that_commands_name_exist(page: Path) -> None:
+    known = {path.stem for path in available()} | {"NAME"}
+    named = re.findall(r"(?:--recipe|-r) ([A-Za-z0-9-]+)(?=[\s`)]|$)", page.read_text(encoding="utf-8"))
+    assert set(named) <= known
+
+
+def test_every_exit_code_is_documented() -> None:
+    text = (DOCS / "cli.md").read_text(encoding="utf-8")
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    for kind in kinds:
+        assert f"| {kind.exit_code} | `{kind.kind}` |" in text, kind.__name__
