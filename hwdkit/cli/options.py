@@ -42,6 +42,12 @@ Checkpoint = Annotated[
         "--checkpoint", "-c", help="A student.safetensors / teacher.safetensors, or a run directory."
     ),
 ]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory; must be new or empty.")]
+Resume = Annotated[Path | None, typer.Option("--resume", help="Continue this run directory exactly.")]
+InitFrom = Annotated[Path | None, typer.Option("--init-from", help="Start from this checkpoint's weights.")]
+MaxTime = Annotated[
+    str | None, typer.Option("--max-time", help="Stop cleanly after e.g. 90s, 45m, 11h30m (exit 75).")
+]
 AutoResume = Annotated[bool, typer.Option("--auto-resume", help="Continue --out if it has a checkpoint.")]
 Gpus = Annotated[str, typer.Option("--gpus", help="auto (all visible), a number, or 0 for the CPU.")]
 OneGpu = Annotated[str, typer.Option("--gpus", help="auto (one if there is one), 1, or 0 for the CPU.")]

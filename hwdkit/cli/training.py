@@ -9,16 +9,21 @@ import typer
 
 from hwdkit.cli.options import (
     DATA,
+    AutoResume,
     DataRoot,
     Gpus,
+    InitFrom,
     Json,
     MaxRestarts,
+    MaxTime,
     MaybeRecipe,
     Nnodes,
+    Out,
     Quiet,
     Ranks,
     RdzvEndpoint,
     RdzvId,
+    Resume,
     Set,
     app,
 )
@@ -33,18 +38,12 @@ if TYPE_CHECKING:
 def train_teacher(
     recipe: MaybeRecipe = None,
     set_: Set = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run directory; must be new or empty.")
-    ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue this run directory exactly.")] = None,
-    auto_resume: Annotated[
-        bool, typer.Option("--auto-resume", help="Continue --out if it has a checkpoint.")
-    ] = False,
-    init_from: Annotated[Path | None, typer.Option(help="Start from this checkpoint's weights.")] = None,
+    out: Out = None,
+    resume: Resume = None,
+    auto_resume: AutoResume = False,
+    init_from: InitFrom = None,
     data_root: DataRoot = DATA,
-    max_time: Annotated[
-        str | None, typer.Option(help="Stop cleanly after e.g. 90s, 45m, 11h30m (exit 75).")
-    ] = None,
+    max_time: MaxTime = None,
     gpus: Gpus = "auto",
     ranks: Ranks = None,
     nnodes: Nnodes = "1",
@@ -70,18 +69,12 @@ def distill(
     teacher: Annotated[
         str | None, typer.Option(help="The teacher's checkpoint or run directory; wins over the recipe.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run directory; must be new or empty.")
-    ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue this run directory exactly.")] = None,
-    auto_resume: Annotated[
-        bool, typer.Option("--auto-resume", help="Continue --out if it has a checkpoint.")
-    ] = False,
-    init_from: Annotated[Path | None, typer.Option(help="Start from this checkpoint's weights.")] = None,
+    out: Out = None,
+    resume: Resume = None,
+    auto_resume: AutoResume = False,
+    init_from: InitFrom = None,
     data_root: DataRoot = DATA,
-    max_time: Annotated[
-        str | None, typer.Option(help="Stop cleanly after e.g. 90s, 45m, 11h30m (exit 75).")
-    ] = None,
+    max_time: MaxTime = None,
     gpus: Gpus = "auto",
     ranks: Ranks = None,
     nnodes: Nnodes = "1",

@@ -74,10 +74,11 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
     seconds = {"teacher": teacher["seconds"]}
     log.info("[3/4] training the student: alone, with CWD, with HWD")
     for name, recipe in STUDENTS.items():
+        loaded = load(recipe, overrides=_overrides(seed, budget.student_iterations))
         result = distill.run(
-            load(recipe, overrides=_overrides(seed, budget.student_iterations)),
+            loaded,
             Settings(data_root=data, out=out / "runs" / name, cpu=cpu),
-            teacher=teacher["run_dir"],
+            teacher=teacher["run_dir"] if loaded.teacher else None,
         )
         seconds[name] = result["seconds"]
     log.info("[4/4] comparing them on %d held-out images", budget.val_images)

@@ -6,6 +6,7 @@ from typing import Any
 
 from hwdkit.commands.run import Settings
 from hwdkit.commands.training import train
+from hwdkit.errors import RecipeError
 from hwdkit.recipe.schema import Recipe
 
 
@@ -19,8 +20,16 @@ def run(recipe: Recipe, settings: Settings, *, teacher: str | None = None) -> di
 
     Returns:
         See `commands.training.train`.
+
+    Raises:
+        RecipeError: a teacher for a recipe that has no use for one.
     """
-    if teacher is not None and recipe.teacher is not None:
+    if teacher is not None:
+        if recipe.teacher is None:
+            raise RecipeError(
+                f"recipe {recipe.name} has no teacher: none of its losses learns from one",
+                hint="leave out --teacher, or choose a recipe that distils",
+            )
         named = recipe.teacher.model_copy(update={"checkpoint": teacher})
         recipe = recipe.model_copy(update={"teacher": named})
     return train(recipe, "student", settings)

@@ -22,7 +22,7 @@ class LossOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     loss: str
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(1.0, ge=0, description="factor of this term; 0 leaves it out")
 
     def constructor_options(self) -> dict[str, object]:
         """The keyword arguments of the loss's constructor."""
@@ -33,38 +33,46 @@ class CrossEntropy(LossOptions):
     """Task loss on logits up-sampled to the label's size, plus the auxiliary head's."""
 
     loss: Literal["ce"] = "ce"
-    aux_weight: float = Field(0.4, ge=0)
+    aux_weight: float = Field(0.4, ge=0, description="share of the auxiliary head")
 
 
 class KD(LossOptions):
     """Per-pixel KL over classes (Hinton et al.; "PI" in SKD)."""
 
     loss: Literal["kd"] = "kd"
-    temperature: float = Field(1.0, gt=0)
-    reduction: Literal["pixel", "element", "batch_sum"] = "pixel"
+    temperature: float = Field(1.0, gt=0, description="tau of the softmax over classes")
+    reduction: Literal["pixel", "element", "batch_sum"] = Field(
+        "pixel", description="CIRKD and HWD, IFVD and CWD, SKD; each has its own weight"
+    )
 
 
 class CWD(LossOptions):
     """Channel-wise distillation (Shu et al., ICCV 2021)."""
 
     loss: Literal["cwd"] = "cwd"
-    temperature: float = Field(4.0, gt=0)
+    temperature: float = Field(4.0, gt=0, description="tau of the softmax over positions")
 
 
 class HWD(LossOptions):
     """Holistic weighted distillation (Sun et al., ICME 2023)."""
 
     loss: Literal["hwd"] = "hwd"
-    temperature: float = Field(4.0, gt=0)
-    mu: float = 0.0
-    sigma: float = Field(1.0, gt=0)
-    beta: float = Field(0.1, gt=0, lt=1)
-    divergence: Literal["mse", "l1", "smooth_l1", "kl"] = "mse"
-    divergence_on: Literal["activation", "logits"] = "activation"
-    area_correction: Literal["none", "paper", "sqrt", "square"] = "none"
-    smoothing: Literal["effective_number", "softmax"] = "effective_number"
-    softmax_temperature: float = Field(3.0, gt=0)
-    normalise: bool = True
+    temperature: float = Field(4.0, gt=0, description="tau of the softmax over positions, Eq. 2")
+    mu: float = Field(0.0, description="mean of the normalised divergences, Eq. 6; large = CWD")
+    sigma: float = Field(1.0, gt=0, description="their standard deviation, Eq. 6")
+    beta: float = Field(0.1, gt=0, lt=1, description="smoothing, Eq. 7")
+    divergence: Literal["mse", "l1", "smooth_l1", "kl"] = Field("mse", description="distance in Eq. 5")
+    divergence_on: Literal["activation", "logits"] = Field(
+        "activation", description="what Eq. 5 compares; kl needs activation"
+    )
+    area_correction: Literal["none", "paper", "sqrt", "square"] = Field(
+        "none", description="divide by 1, N_c + 1, its root or its square"
+    )
+    smoothing: Literal["effective_number", "softmax"] = Field(
+        "effective_number", description="Eq. 7, or its ablation"
+    )
+    softmax_temperature: float = Field(3.0, gt=0, description="tau' of smoothing: softmax")
+    normalise: bool = Field(True, description="false skips Eq. 6, mu and sigma included")
 
 
 AnyLoss = Annotated[CrossEntropy | KD | CWD | HWD, Field(discriminator="loss")]

@@ -22,9 +22,11 @@ class Section(BaseModel):
 class Data(Section):
     """Which dataset, and how a training crop is cut from it."""
 
-    dataset: Literal["ade20k", "camvid", "cityscapes", "scenes"]
-    train_split: str = "train"
-    val_split: str = "val"
+    dataset: Literal["ade20k", "camvid", "cityscapes", "scenes"] = Field(
+        description="found, prepared, in the data root"
+    )
+    train_split: str = Field("train", description="split to train on")
+    val_split: str = Field("val", description="split to evaluate on during training")
     crop: tuple[int, int] = Field((512, 512), description="height, width of a training crop, pixels")
     scales: tuple[float, ...] = Field(PAPER_SCALES, min_length=1, description="one is drawn per sample")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
@@ -48,10 +50,10 @@ class Data(Section):
 class Input(Section):
     """How a network wants its pixels: channel order, value range, mean and std in that range."""
 
-    channel_order: Literal["rgb", "bgr"] = "rgb"
-    range: Literal[1, 255] = 1
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    channel_order: Literal["rgb", "bgr"] = Field("rgb", description="batches are RGB; bgr is turned")
+    range: Literal[1, 255] = Field(1, description="value of a white pixel before mean and std")
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="in that order and range")
+    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="in that order and range")
 
 
 class Network(Section):
@@ -59,12 +61,14 @@ class Network(Section):
 
     backbone: str = Field(description="a timm model name that supports features_only and output_stride")
     backbone_options: dict[str, Any] = Field({}, description="passed to timm.create_model")
-    output_stride: Literal[8, 16, 32] = 8
-    head: Literal["deeplabv3", "pspnet", "fcn"] = "deeplabv3"
+    output_stride: Literal[8, 16, 32] = Field(8, description="image size over logit size; the papers' is 8")
+    head: Literal["deeplabv3", "pspnet", "fcn"] = Field(
+        "deeplabv3", description="what turns features into logits"
+    )
     head_channels: int | None = Field(None, ge=1, description="default: the papers' width for this backbone")
     aux: bool = Field(True, description="auxiliary FCN head on the last stage but one")
     pretrained: bool | str = Field(False, description="true: timm's ImageNet weights; or a local file")
-    align_corners: bool = True
+    align_corners: bool = Field(True, description="of every bilinear resize; the papers' code: true")
     input: Input | None = Field(None, description="default: what timm says of the backbone")
 
 
@@ -86,27 +90,33 @@ class Teacher(Network):
 
 
 class Optimizer(Section):
-    name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.01, gt=0)
+    name: Literal["sgd", "adamw"] = Field("sgd", description="over all parameters, projectors included")
+    lr: float = Field(0.01, gt=0, description="of the first step after warm-up; never scaled by itself")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
     betas: tuple[float, float] = Field((0.9, 0.999), description="adamw only")
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, description="on every parameter, batch norm and biases too")
     power: float = Field(0.9, ge=0, description="poly decay: lr * (1 - step/iterations) ** power")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
 
 
 class Train(Section):
-    iterations: int = Field(40_000, ge=1)
+    iterations: int = Field(40_000, ge=1, description="optimizer steps")
     batch_size: int = Field(8, ge=1, description="global: divided over ranks and accumulation")
     accumulate: int = Field(1, ge=1, description="micro-batches per step")
-    amp: Literal["off", "bf16", "fp16"] = "off"
-    channels_last: bool = False
-    clip_grad_norm: float | None = Field(None, gt=0)
+    amp: Literal["off", "bf16", "fp16"] = Field(
+        "off", description="autocast type; losses are float32 anyway; fp16 needs a GPU"
+    )
+    channels_last: bool = Field(
+        False, description="memory format; much faster for depthwise networks on CPUs"
+    )
+    clip_grad_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an averaged copy of the weights")
-    deterministic: Literal["off", "warn", "strict"] = "off"
-    log_every: int = Field(50, ge=1)
-    evaluate_every: int = Field(4000, ge=1)
-    save_every: int = Field(1000, ge=1)
+    deterministic: Literal["off", "warn", "strict"] = Field(
+        "off", description="torch's deterministic algorithms; the CPU repeats bit-identically without"
+    )
+    log_every: int = Field(50, ge=1, description="steps between log lines")
+    evaluate_every: int = Field(4000, ge=1, description="steps between validations; the last step has one")
+    save_every: int = Field(1000, ge=1, description="steps between training states; the last step has one")
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
@@ -118,11 +128,11 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    mode: Literal["whole", "slide"] = "whole"
+    mode: Literal["whole", "slide"] = Field("whole", description="native size, or windows of it")
     window: tuple[int, int] = Field((512, 512), description="height, width; slide only")
     stride: tuple[int, int] = Field((341, 341), description="height, width; slide only")
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
+    scales: tuple[float, ...] = Field((1.0,), description="logits are averaged over these")
+    flip: bool = Field(False, description="average with the mirrored image")
     absent: Literal["present", "paper"] = Field(
         "present", description="mIoU over classes present in label or prediction, or over all (absent = 0)"
     )
@@ -132,8 +142,8 @@ class Recipe(Section):
     """One run, completely: data, networks, losses, optimisation."""
 
     name: str = Field("", description="the file's stem unless given")
-    summary: str = ""
-    seed: int = Field(0, ge=0)
+    summary: str = Field("", description="one line for `hwdkit recipes list`")
+    seed: int = Field(0, ge=0, description="of weights, data order, augmentation and dropout")
     data: Data
     student: Network | None = None
     teacher: Teacher | None = None
