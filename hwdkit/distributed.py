@@ -117,7 +117,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:
     """The mean of everyone's tensor, on every rank; the argument is left alone."""
-    return sum_over_ranks(tensor) / world_size()
+    return sum_over_ranks(tensor) / world_size() if _grouped() else tensor
 
 
 def world_size() -> int:

@@ -13,18 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hwdkit.distributed import GlooSyncBatchNorm, Ranks, any_rank, started, sync_batchnorm_on_cpu
+from hwdkit.distributed import (
+    GlooSyncBatchNorm,
+    Ranks,
+    any_rank,
+    mean_over_ranks,
+    started,
+    sync_batchnorm_on_cpu,
+)
 from hwdkit.engine import build
 from hwdkit.engine.evaluate import Protocol, evaluate
 from hwdkit.engine.loop import Hooks, Plan, fit
 from hwdkit.engine.objectives import Objective, frozen_teacher
 from hwdkit.engine.optim import poly_schedule
 from hwdkit.errors import DivergedError
+from hwdkit.losses import KD
 from hwdkit.models.contract import InputContract
 from hwdkit.models.segmenter import NetworkSpec, Segmenter
 from hwdkit.models.segmenter import build as build_network
 from hwdkit.recipe.load import loads_resolved
-from hwdkit.types import Batch
+from hwdkit.types import Batch, SegOutput
 
 CLASSES = 5
 OPTIONS = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_type": "deep", "stem_width": 8}
@@ -186,6 +194,18 @@ def evaluated(ranks: Ranks) -> dict[str, Any]:
     return evaluate(model, pairs, Protocol(flip=True), ranks=ranks).to_dict(tuple("abcde"))
 
 
+def every_reduction(ranks: Ranks) -> dict[str, float]:
+    """KD over the ranks, averaged as DistributedDataParallel averages gradients."""
+    dice = torch.Generator().manual_seed(5)
+    maps = torch.randn(2, 4, CLASSES, 6, 6, generator=dice)
+    size = 4 // ranks.world
+    student, teacher = (SegOutput(part[ranks.rank * size :][:size], None, {}) for part in maps)
+    return {
+        reduction: float(mean_over_ranks(KD(reduction=reduction)(student, teacher, torch.zeros(1))))
+        for reduction in ("pixel", "element", "batch_sum")
+    }
+
+
 def agreed(ranks: Ranks) -> list[bool]:
     last = ranks.rank == ranks.world - 1
     return [any_rank(last, ranks.device), any_rank(False, ranks.device), any_rank(True, ranks.device)]
@@ -201,6 +221,7 @@ JOBS: tuple[Callable[[Ranks], Any], ...] = (
     batch_norm_bf16,
     mobilenet,
     evaluated,
+    every_reduction,
     agreed,
 )
 

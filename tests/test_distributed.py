@@ -112,6 +112,12 @@ def test_two_processes_log_the_losses_that_one_logs(job: str, one: Any, two: Any
 
 
 @pytest.mark.distributed
+def test_every_reduction_of_kd_means_the_same_over_ranks(one: Any, two: Any) -> None:
+    for rank in (0, 1):
+        assert two[rank]["every_reduction"] == pytest.approx(one["every_reduction"], rel=1e-5)
+
+
+@pytest.mark.distributed
 def test_all_ranks_leave_at_the_same_step_when_one_is_told_to_stop(one: Any, two: Any) -> None:
     assert one["stopped_elsewhere"] == 1
     assert two[0]["stopped_elsewhere"] == two[1]["stopped_elsewhere"] == 10
