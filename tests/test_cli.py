@@ -111,7 +111,7 @@ def test_what_needs_no_network_never_imports_torch() -> None:
         [sys.executable, "-c", WITHOUT_TORCH, json.dumps(lines)],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment(_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"),  # pytest is no shell
         timeout=60,
     )
     codes = [0] * 7 + [3, 2]
