@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # the names of bundles are no reason to load torch
     from torch import Tensor
@@ -16,7 +16,7 @@ class Batch(NamedTuple):
 
     Attributes:
         image: (N, 3, H, W) uint8, RGB.
-        label: (N, H, W) int64, class index or 255 = ignore.
+        label: (N, H, W), class index or 255 = ignore; uint8 on its way, int64 on the device.
     """
 
     image: Tensor
@@ -35,13 +35,3 @@ class SegOutput(NamedTuple):
     logits: Tensor
     aux: Tensor | None
     taps: dict[str, Tensor]
-
-
-class DistillLoss(Protocol):
-    """A distillation loss: compares a student's output with a frozen teacher's."""
-
-    taps: tuple[str, ...]
-
-    def __call__(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
-        """Return a scalar; label is (N, H, W) int64 at full resolution, 255 = ignore."""
-        ...

@@ -330,7 +330,8 @@ def test_a_time_limit_exits_75_and_the_run_goes_on(pair: Pair) -> None:
     line = distilling(pair, "--out", "run", *steps(3), "-q")
     stopped = hwdkit(*line, "--max-time", "0s", "--json")
     assert stopped.code == 75
-    assert stopped.document["error"]["hint"] == "continue: hwdkit distill --resume run"
+    going_on = f"continue: hwdkit distill --resume run --data-root {pair.data}"
+    assert stopped.document["error"]["hint"] == going_on
     assert torch.load("run/checkpoints/last.pt", weights_only=True)["step"] == 1
     other = hwdkit(*line, "--auto-resume", *steps(5))
     fails(other, 3, "recipe", "cannot change train.iterations")
@@ -341,6 +342,24 @@ def test_a_time_limit_exits_75_and_the_run_goes_on(pair: Pair) -> None:
     fails(teacher, 3, "recipe", "holds a run of scenes-r10-hwd, not of scenes-r18-teacher")
 
 
+def test_a_run_that_never_saved_is_begun_again_by_the_same_command(pair: Pair) -> None:
+    line = distilling(pair, "--out", "run", *steps(2), "-q")
+    broken = hwdkit(*line, "--set", "optimizer.name=sgd", "--set", "optimizer.lr=1e30", "--auto-resume")
+    assert broken.code == 7, broken.err
+    assert not Path("run/checkpoints/last.pt").exists()
+    fails(hwdkit(*line), 3, "recipe", "ended before the first checkpoint", "--auto-resume")
+    done = hwdkit(*line, "--auto-resume", "--json")
+    assert done.code == 0, done.err
+    assert done.document["last"]["step"] == 2
+
+
+def test_auto_resume_refuses_a_recipe_that_was_edited_meanwhile(pair: Pair) -> None:
+    line = distilling(pair, "--out", "run", *steps(3), "-q")
+    assert hwdkit(*line, "--max-time", "0s").code == 75
+    other = hwdkit(*line, "--auto-resume", "--set", "losses.hwd.beta=0.3")
+    fails(other, 3, "recipe", "cannot change losses.hwd.beta")
+
+
 @pytest.mark.parametrize(
     ("number", "code", "kind"), [(signal.SIGTERM, 75, "interrupted"), (signal.SIGINT, 130, "cancelled")]
 )
@@ -349,7 +368,7 @@ def test_a_signal_saves_and_the_run_goes_on(pair: Pair, number: signal.Signals, 
     seen = wait_for_step(running)
     running.send_signal(number)
     stopped = end(running, seen)
-    fails(stopped, code, kind, "continue: hwdkit distill --resume run")
+    fails(stopped, code, kind, f"continue: hwdkit distill --resume run --data-root {pair.data}")
     assert torch.load("run/checkpoints/last.pt", weights_only=True)["step"] >= 1
     more = ["--data-root", pair.data, "--gpus", 0, "-q"]
     again = hwdkit("distill", "--resume", "run", "--max-time", "0s", *more)

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -145,7 +146,9 @@ def load_tensors(path: Path) -> Any:
         CheckpointError: the pickle asks for code to be run, or the file is damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on old pickles are not the user's business
+            return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # damaged files fail in a dozen ways: IndexError, struct.error, AssertionError

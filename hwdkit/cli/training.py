@@ -114,7 +114,7 @@ def _train(
     loaded = load(name, overrides=overrides or []) if name is not None else None
     if auto_resume and out is not None and (out / "checkpoints" / "last.pt").is_file():
         assert loaded is not None
-        overrides = _changes_to_a_run(loaded, out, overrides or [])
+        overrides = _changes_to_a_run(loaded, out)
         loaded, resume = None, out
 
     from hwdkit.commands import console, distill, narration, run, train_teacher, training
@@ -126,7 +126,7 @@ def _train(
     if not is_worker() and (plan.processes() > 1 or plan.nnodes != "1"):
         # All processes must agree on a directory whose name is drawn here.
         # A group that is started again must go on from its checkpoint.
-        again = ["--auto-resume"] if plan.max_restarts else []
+        again = ["--auto-resume"] if plan.max_restarts or ":" in plan.nnodes else []
         return launch_again(plan, [] if resume else ["--out", str(out), *again])
     if loaded is None:
         loaded = training.resumed_recipe(out, overrides or [])
@@ -137,6 +137,7 @@ def _train(
         cpu=plan.cpu,
         max_seconds=max_seconds,
         init_from=init_from,
+        restart=auto_resume,
     )
     if command == "distill":
         result = distill.run(loaded, settings, teacher=teacher)
@@ -146,21 +147,22 @@ def _train(
         exits.print_result(result, as_json, lambda: narration.render(result))
 
 
-def _changes_to_a_run(loaded: LoadedRecipe, out: Path, overrides: list[str]) -> list[str]:
-    """The overrides that would change the run in `out`: --auto-resume repeats a whole command line.
+def _changes_to_a_run(loaded: LoadedRecipe, out: Path) -> list[str]:
+    """What this command line would change in the run that lies in `out`, as --set options.
+
+    --auto-resume repeats a whole command line; `resumed_recipe` refuses what would make it another run.
 
     Raises:
         RecipeError: another recipe's run lies there.
     """
     from hwdkit.errors import RecipeError
-    from hwdkit.recipe.load import load
+    from hwdkit.recipe.load import differences, load
 
-    path = out / "recipe.yaml"
-    if not path.is_file():
-        return overrides
-    before = load(path)
+    before = load(out / "recipe.yaml")
     if before.name != loaded.name:
         raise RecipeError(
             f"holds a run of {before.name}, not of {loaded.name}", where=str(out), hint="choose another --out"
         )
-    return [override for override in overrides if load(path, overrides=[override]) != before]
+    # The run pins its teacher to a file; the recipe may say how to find one.
+    changed = differences(before, loaded)
+    return [f"{key}={value}" for key, value in changed.items() if not key.startswith("teacher.")]

@@ -11,10 +11,12 @@ from typing import Any, Literal
 from rich import box
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from hwdkit.checkpoints.files import file_digest, replacing
 from hwdkit.commands import console
+from hwdkit.commands.memory import WHILE_EVALUATING, explained_memory
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import eval_pairs
@@ -72,7 +74,7 @@ def run(checkpoint: Path, options: Options) -> dict[str, Any]:
     require_classes(loaded, index)
     dataset = SegmentationDataset(index, options.split)
     total = min(len(dataset), options.limit or len(dataset))
-    with started(cpu=options.cpu) as ranks:
+    with explained_memory(WHILE_EVALUATING), started(cpu=options.cpu) as ranks:
         model = loaded.model.to(ranks.device)
         own = len(range(ranks.rank, total, ranks.world))
         pairs = itertools.islice(
@@ -118,7 +120,7 @@ def render(result: dict[str, Any]) -> Group:
     table.add_column("IoU %", justify="right")
     for row in result["per_class"]:
         iou = "absent" if row["iou"] is None else f"{100 * row['iou']:.2f}"
-        table.add_row(row["name"], f"{100 * row['share']:.2f}", iou)
+        table.add_row(Text(row["name"]), f"{100 * row['share']:.2f}", iou)
     return Group(
         f"mIoU {100 * result['miou']:.2f} %   mAcc {100 * result['macc']:.2f} %   "
         f"pixel accuracy {100 * result['pixel_accuracy']:.2f} %",

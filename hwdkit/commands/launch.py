@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwdkit.data.parallel import cores
 from hwdkit.errors import EnvironmentFailure, HwdkitError
 
 log = logging.getLogger("hwdkit")
@@ -138,7 +139,7 @@ def launch(plan: Launch, arguments: Sequence[str]) -> None:
         max_restarts=plan.max_restarts,
         monitor_interval=0.1,
     )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", TIME_TO_SAVE)
     # It tells of every worker that it ends; what the user must know is in the worker's own error.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hwdkit.checkpoints.files import file_digest, replacing
 from hwdkit.commands import console
+from hwdkit.commands.memory import WHILE_EVALUATING, explained_memory
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import eval_pairs
@@ -74,7 +75,7 @@ def run(options: Options) -> tuple[PerClassReport, list[Path]]:
         index.name, options.split, index.fingerprint, index.classes, index.palette, dataset.name
     )
     pairs = itertools.islice(eval_pairs(dataset, workers=options.workers), total)
-    with console.progress("per-class report", total) as advance:
+    with explained_memory(WHILE_EVALUATING), console.progress("per-class report", total) as advance:
         report = per_class(
             entrants,
             pairs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,6 @@ def run(
     size: tuple[int, int] | None = None,
     seed: int | None = None,
     workers: int | None = None,
-    json: bool = False,
 ) -> dict[str, Any]:
     """Prepare one dataset.
 
@@ -50,7 +50,6 @@ def run(
         overwrite: do it again even if nothing changed.
         train, val, size, seed: what to draw; for `scenes` only, None = its default.
         workers: processes; None = one a core.
-        json: a program is reading: no bar even at a terminal.
 
     Returns:
         What `describe` says of the dataset, and `already_prepared`.
@@ -68,7 +67,7 @@ def run(
     options = SceneOptions(**given)  # type: ignore[arg-type]  # the keys are its fields
     before = is_prepared(name, root=root, source=source, allow_partial=allow_partial)
     try:
-        with _progress(bar=not json) as progress:
+        with _progress() as progress:
             index = prepare(
                 name,
                 root=root,
@@ -157,9 +156,9 @@ def _percent(share: float) -> str:
 
 
 @contextmanager
-def _progress(*, bar: bool) -> Iterator[Progress]:
+def _progress() -> Iterator[Progress]:
     """A bar at a terminal; elsewhere a log line for every tenth of a long job."""
-    if not (bar and stderr.is_terminal):
+    if not (stderr.is_terminal and logger.isEnabledFor(logging.INFO)):
         told: dict[str, int] = {}
 
         def tell(doing: str, done: int, total: int) -> None:

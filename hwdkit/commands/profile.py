@@ -10,6 +10,7 @@ import torch
 from rich import box
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from hwdkit.data.datasets import layout_of
 from hwdkit.engine.build import network
@@ -73,7 +74,7 @@ def render(result: dict[str, Any]) -> Group:
     for column in columns:
         table.add_column(column, justify="right")
     for row in result["profiles"]:
-        table.add_row(row["network"], *_cells(row, shown))
+        table.add_row(Text(row["network"]), *_cells(row, shown))
     return Group(
         table,
         "GMACs = 1e9 multiply-adds of one image; FLOPs are twice that.",

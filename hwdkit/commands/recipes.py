@@ -11,6 +11,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from hwdkit.errors import HwdkitError, RecipeError
 from hwdkit.recipe.complaints import LOSS_OPTIONS
@@ -33,10 +34,9 @@ def render_list(rows: list[dict[str, Any]]) -> Table:
     for column in ("recipe", "dataset", "network", "losses", "summary"):
         table.add_column(column, no_wrap=column == "recipe")
     for row in rows:
-        if row.get("error"):
-            table.add_row(row["name"], "", "", "", f"not valid: {row['error']}")
-        else:
-            table.add_row(row["name"], row["dataset"], row["network"], row["losses"], row["summary"])
+        about = f"not valid: {row['error']}" if row.get("error") else row["summary"]
+        cells = (row["name"], row["dataset"], row["network"], row["losses"], about)
+        table.add_row(*map(Text, cells))  # a file's brackets are not markup
     return table
 
 

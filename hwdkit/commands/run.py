@@ -20,6 +20,7 @@ import torch
 from hwdkit import __version__
 from hwdkit.checkpoints.files import file_digest, save_model
 from hwdkit.commands import console, narration, prepare_data
+from hwdkit.commands.memory import explained_memory
 from hwdkit.commands.signals import StopRequest
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.datasets import layout_of
@@ -59,6 +60,7 @@ class Settings:
         cpu: do not use a GPU.
         max_seconds: stop cleanly after this long.
         init_from: checkpoint whose weights the trained network starts from.
+        restart: a run in `out` that ended before its first checkpoint may be begun again.
     """
 
     data_root: Path = Path("data")
@@ -67,6 +69,7 @@ class Settings:
     cpu: bool = False
     max_seconds: float | None = None
     init_from: Path | None = None
+    restart: bool = False
 
 
 class Run:
@@ -77,17 +80,12 @@ class Run:
         if section is None or section.backbone is None:
             other = "train-teacher" if role == "student" else "distill"
             raise RecipeError(f"recipe {recipe.name} has no {role} to train", hint=f"use: hwdkit {other}")
-        self.section, self.role, self.folder, self.settings, self.ranks = (
-            section,
-            role,
-            folder,
-            settings,
-            ranks,
-        )
+        self.section, self.role, self.folder = section, role, folder
+        self.settings, self.ranks = settings, ranks
         # What costs nothing to check comes first; preparing a dataset can take minutes.
         require_divisible(recipe.train.batch_size, world=ranks.world, accumulate=recipe.train.accumulate)
         if ranks.is_main and not settings.resume:
-            folder.require_unused()
+            folder.require_unused(or_unsaved=settings.restart)
         taught = role == "student" and build.needs_teacher(recipe)
         teacher = load_network(build.teacher_checkpoint(recipe)) if taught else None
         self.index = _prepared_index(recipe.data.dataset, settings.data_root, ranks)
@@ -112,10 +110,12 @@ class Run:
         self.training = build.training(self.recipe, model, self.ranks)
         self._open_folder()
         if not self.ranks.is_main:
-            return self._fit()
+            with explained_memory():
+                return self._fit()
         with console.log_file(self.folder.log):
             try:
-                return self._fit()
+                with explained_memory():
+                    return self._fit()
             except BaseException as error:
                 status = error.kind if isinstance(error, HwdkitError) else "failed"
                 self.folder.update_info(status=status, ended=_now(), error=str(error) or type(error).__name__)
@@ -129,14 +129,20 @@ class Run:
             if self.teacher:
                 _require_same(info, "teacher_sha256", file_digest(self.teacher.path), CheckpointError)
             self.best, self.latest = state.pop("best"), state.pop("latest")
-            self.training.load_state_dict(state)
+            try:
+                self.training.load_state_dict(state)
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise CheckpointError(
+                    f"does not fit the run's own recipe: {str(error).splitlines()[0]}",
+                    where=str(self.folder.last),
+                ) from error
         wait_for_all()
         if not self.ranks.is_main:
             return
         if self.settings.resume:
             self.folder.forget_metrics_after(self.training.step)
         else:
-            self.folder.create(dump(self.recipe))
+            self.folder.create(dump(self.recipe), or_unsaved=self.settings.restart)
         self.folder.update_info(**self._facts())
 
     def _facts(self) -> dict[str, Any]:
@@ -197,7 +203,9 @@ class Run:
         seconds = time.perf_counter() - began
         if not finished:
             command = "distill" if self.role == "student" else "train-teacher"
-            raise self.stop.error(f"hwdkit {command} --resume {self.folder.path}")
+            root = self.settings.data_root
+            more = "" if root == Settings.data_root else f" --data-root {root}"
+            raise self.stop.error(f"hwdkit {command} --resume {self.folder.path}{more}")
         return self._finish(seconds, steps=plan.iterations - first_step)
 
     def _log(self, row: dict[str, float], advance: Callable[[int], None]) -> None:
@@ -236,7 +244,12 @@ class Run:
         pairs = eval_pairs(
             dataset, rank=self.ranks.rank, world=self.ranks.world, workers=self.recipe.data.workers
         )
-        return evaluate(student, pairs, self.protocol, ranks=self.ranks)
+        # Images of many sizes: searching the fastest kernel for each would cost more than it gains.
+        searches, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+        try:
+            return evaluate(student, pairs, self.protocol, ranks=self.ranks)
+        finally:
+            torch.backends.cudnn.benchmark = searches
 
     def _save(self) -> None:
         if self.ranks.is_main:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from hwdkit.commands.run import Role, Run, Settings
 from hwdkit.distributed import Ranks, started
 from hwdkit.engine.rundir import RunDir, default_path
-from hwdkit.errors import CheckpointError, OutOfMemory, RecipeError
+from hwdkit.errors import CheckpointError, RecipeError
 from hwdkit.recipe.load import load
 from hwdkit.recipe.schema import Recipe
 
@@ -30,13 +29,7 @@ def train(recipe: Recipe, role: Role, settings: Settings) -> dict[str, Any]:
     """
     with started(cpu=settings.cpu) as ranks:
         path = _agree_on_path(settings.out or default_path(recipe.name), ranks)
-        try:
-            return Run(recipe, role, RunDir(path), settings, ranks).execute()
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(
-                str(error).splitlines()[0],
-                hint="lower train.batch_size or data.crop, raise train.accumulate, or set train.amp: bf16",
-            ) from error
+        return Run(recipe, role, RunDir(path), settings, ranks).execute()
 
 
 def resumed_recipe(run_dir: Path, overrides: list[str]) -> Recipe:

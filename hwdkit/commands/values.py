@@ -22,6 +22,9 @@ def launch_plan(*, gpus: str, nnodes: str = "1", **others: Any) -> Launch:
         raise UsageError("--nnodes needs --rdzv-endpoint HOST:PORT: one of the machines, the same on all")
     if endpoint is not None and not re.fullmatch(r".+:\d+", endpoint):
         raise UsageError(f"--rdzv-endpoint: {endpoint!r} is not HOST:PORT")
+    ranks = others.get("ranks")
+    if gpus not in ("auto", "0") and ranks is not None and gpus.isdecimal() and ranks > int(gpus):
+        raise UsageError(f"--ranks {ranks} with --gpus {gpus}: each process needs a GPU of its own")
     return Launch(gpus=gpus if gpus == "auto" else str(int(gpus)), nnodes=nnodes, **others)
 
 

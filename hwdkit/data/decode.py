@@ -21,6 +21,9 @@ IMAGE_MODES = ("RGB", "L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1")
 LABEL_MODES = ("L", "P", "I;16", "I")
 UNKNOWN = -1
 
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+"""What may be decoded. Pillow knows forty more, among them EPS, which it hands to Ghostscript."""
+
 
 def read_bytes(path: Path) -> bytes:
     """Read a whole file; one that cannot be read is the user's to mend, not a bug."""
@@ -75,7 +78,7 @@ def decode_label(data: bytes, *, where: str) -> npt.NDArray[np.uint8] | npt.NDAr
 
 def _load(data: bytes, where: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         image.load()
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         # Pillow's own text names a BytesIO object; it says nothing about the file.

@@ -1,6 +1,6 @@
 """The dataset `scenes` on disk: draws it once, as PNG files, so that training reads it like any other.
 
-What a scene looks like is `scenes.py`.
+What a scene looks like is `scenes/`.
 """
 
 from __future__ import annotations

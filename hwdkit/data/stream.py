@@ -39,6 +39,7 @@ def train_stream(
     world: int = 1,
     accumulate: int = 1,
     workers: int = 0,
+    pin: bool = False,
 ) -> Generator[list[Batch], None, None]:
     """Give this rank its share of every optimizer step's batch, for ever.
 
@@ -51,9 +52,10 @@ def train_stream(
         rank, world: this process and the number of processes.
         accumulate: micro-batches per step.
         workers: loader processes; 0 = decode in this one.
+        pin: put batches into page-locked memory, from which a GPU copies while it computes.
 
     Yields:
-        A list of `accumulate` Batches: image (N, 3, *crop) uint8, label (N, *crop) int64. Micro-batches in
+        A list of `accumulate` Batches: image (N, 3, *crop) uint8, label (N, *crop) uint8. Micro-batches in
         order, and within one the ranks in order, concatenate to the global batch. Close the generator to end
         the loader processes.
 
@@ -68,7 +70,7 @@ def train_stream(
         crops,
         batch_sampler=plan,
         collate_fn=as_is,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin,
         **loader_options(workers),
     )
     return close_at_exit(_steps(loader, accumulate))
@@ -186,7 +188,7 @@ def _steps(loader: DataLoader[Batch], accumulate: int) -> Generator[list[Batch],
     try:
         while True:
             micro = [raised(next(batches)) for _ in range(accumulate)]
-            yield [Batch(batch.image, batch.label.long()) for batch in micro]
+            yield micro
     finally:
         del batches  # the last reference: torch ends the worker processes here, not at some later collection
 

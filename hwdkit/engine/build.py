@@ -11,7 +11,7 @@ from torch import nn
 
 from hwdkit.checkpoints.files import read_state_dict
 from hwdkit.data.dataset import SegmentationDataset
-from hwdkit.data.index import DatasetIndex, load_index
+from hwdkit.data.index import DatasetIndex
 from hwdkit.data.stream import train_stream
 from hwdkit.distributed import Ranks, sync_batchnorm_on_cpu
 from hwdkit.engine.evaluate import Protocol
@@ -28,11 +28,6 @@ from hwdkit.models.segmenter import NetworkSpec, Segmenter, convert_sync_batchno
 from hwdkit.models.segmenter import build as build_segmenter
 from hwdkit.recipe.schema import Evaluate, Network, Recipe
 from hwdkit.types import Batch
-
-
-def dataset_index(recipe: Recipe, data_root: Path) -> DatasetIndex:
-    """The prepared dataset that a recipe names, below the data root."""
-    return load_index(data_root / recipe.data.dataset)
 
 
 def network(section: Network, classes: int) -> Segmenter:
@@ -105,6 +100,12 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks) -> Training:
     """The student, its losses and its optimizer on this rank's device."""
     if recipe.train.amp == "fp16" and ranks.device.type != "cuda":
         raise EnvironmentFailure("train.amp: fp16 needs a GPU", hint="use --set train.amp=bf16 or off")
+    if recipe.train.deterministic == "strict" and ranks.device.type == "cuda":
+        raise EnvironmentFailure(
+            "train.deterministic: strict cannot be kept on a GPU: torch has no deterministic kernel for "
+            "cross-entropy on maps, nor for bilinear resizing and adaptive pooling backwards",
+            hint="use --set train.deterministic=warn, or train on the CPU with --gpus 0",
+        )
     if ranks.world > 1:
         shared = convert_sync_batchnorm if ranks.device.type == "cuda" else sync_batchnorm_on_cpu
         student = shared(student)  # type: ignore[assignment]
@@ -180,6 +181,7 @@ def stream(
         world=ranks.world,
         accumulate=recipe.train.accumulate,
         workers=data.workers,
+        pin=ranks.device.type == "cuda",
     )
 
 

@@ -23,7 +23,7 @@ class Protocol:
     Attributes:
         mode: `whole` feeds the image at its native size, `slide` windows of it.
         window, stride: height, width in pixels; slide only.
-        scales, flip: logits are averaged over these (not probabilities, as the papers' code does).
+        scales, flip: logits (not probabilities) are combined over these, as the papers' code does.
         absent: the rule for classes that do not occur, see `metrics.Absent`.
     """
 
@@ -69,7 +69,7 @@ def predict(model: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
 
 
 def image_logits(model: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
-    """Logits of one image at its full size: (C, H, W) float32, averaged over scales and flips."""
+    """Logits of one image at its full size: (C, H, W) float32, summed over scales and flips."""
     size = (image.shape[-2], image.shape[-1])
     total: Tensor | None = None
     for scale in protocol.scales:

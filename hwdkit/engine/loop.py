@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,7 +121,7 @@ def fit(
         # (a) gradients of this step's batch, micro-batch by micro-batch
         batches = next(stream)
         for position, batch in enumerate(batches):
-            batch = Batch(*(tensor.to(ranks.device, non_blocking=True) for tensor in batch))
+            batch = _on_device(batch, ranks.device)
             last = position == len(batches) - 1
             with _synchronising(objective, last):
                 hints = teach(batch.image) if teach else None
@@ -160,6 +161,12 @@ def fit(
         if stopped:
             return False
     return True
+
+
+def _on_device(batch: Batch, device: torch.device) -> Batch:
+    """Labels travel as uint8, an eighth of the bytes, and become class indices where they are used."""
+    image, label = (tensor.to(device, non_blocking=True) for tensor in batch)
+    return Batch(image, label.long())
 
 
 class Meter:
@@ -212,15 +219,14 @@ def _require_finite(run: Training) -> None:
     """Finite losses can hide a last update that was not: such weights must not replace a good checkpoint.
 
     Raises:
-        DivergedError: naming the first parameters that are not finite.
+        DivergedError: naming the first weight or batch-norm statistic that is not finite.
     """
-    parameters = dict(run.objective.named_parameters())
-    finite = torch.stack([parameter.detach().isfinite().all() for parameter in parameters.values()]).tolist()
-    broken = [name for name, good in zip(parameters, finite, strict=True) if not good]
+    state = {name: value for name, value in run.objective.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all() for value in state.values()]).tolist()
+    broken = [name for name, good in zip(state, finite, strict=True) if not good]
     if broken:
         raise DivergedError(
-            f"{len(broken)} of {len(finite)} parameters became non-finite at step {run.step}, "
-            f"first {broken[0]}",
+            f"{len(broken)} of {len(finite)} weights became non-finite at step {run.step}, first {broken[0]}",
             hint=AFTER_DIVERGING,
         )
 
@@ -230,11 +236,12 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
     return ((seed * 1_000_003 + step) * 65_537 + rank) % 2**63  # manual_seed takes no more bits
 
 
-def _synchronising(objective: nn.Module, last: bool) -> Any:
+def _synchronising(objective: nn.Module, last: bool) -> AbstractContextManager[None]:
     """DDP sums gradients over ranks in the last micro-batch only."""
     if isinstance(objective, DistributedDataParallel) and not last:
-        return objective.no_sync()
-    return torch.enable_grad()
+        waiting: AbstractContextManager[None] = objective.no_sync()
+        return waiting
+    return nullcontext()
 
 
 def _stop_now(hooks: Hooks, step: int, ranks: Ranks) -> bool:

@@ -12,7 +12,7 @@ from torch import nn
 from hwdkit import __version__
 from hwdkit.checkpoints.files import load_model
 from hwdkit.data.index import DatasetIndex
-from hwdkit.errors import CheckpointError
+from hwdkit.errors import CheckpointError, RecipeError
 from hwdkit.models.segmenter import NetworkSpec, Segmenter
 from hwdkit.models.segmenter import build as build_segmenter
 
@@ -58,11 +58,15 @@ def load_network(path: Path) -> Loaded:
         )
     try:
         spec = NetworkSpec.from_dict(metadata["network"])
-        classes = tuple(metadata["classes"])
+        classes = tuple(str(name) for name in metadata["classes"])
         palette = tuple((int(r), int(g), int(b)) for r, g, b in metadata["palette"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"its description cannot be understood: {error}", where=str(path)) from error
-    model = build_segmenter(spec)
+        if not (len(classes) == len(palette) == spec.classes and isinstance(metadata["dataset"], str)):
+            raise ValueError(f"{len(classes)} classes, {len(palette)} colours, {spec.classes} channels")
+        model = build_segmenter(spec)
+    except (RecipeError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        # Whatever a file from outside says, it is the file that is at fault.
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"its description cannot be understood: {first}", where=str(path)) from error
     load_weights(model, state, where=str(path))
     return Loaded(model, path, classes, palette, metadata)
 

@@ -51,7 +51,7 @@ class Objective(nn.Module):
         }
 
     def _resized(self, teacher: Tensor, student: Tensor) -> Tensor:
-        """The teacher's logits at the student's output stride."""
+        """The teacher's logits at the student's output stride, stretched as the student's own are."""
         return F.interpolate(
             teacher.float(),
             student.shape[-2:],

@@ -22,6 +22,9 @@ from typing import Any
 from hwdkit.checkpoints.files import load_tensors, replacing, save_tensors, write_failure
 from hwdkit.errors import CheckpointError, RecipeError
 
+STATE_KEYS = {"step", "objective", "optimizer", "scaler", "ema", "best", "latest"}
+"""What checkpoints/last.pt holds."""
+
 
 def default_path(recipe_name: str) -> Path:
     """runs/<recipe>/<UTC time>-<6 hex digits>: sorts by time, never collides."""
@@ -40,25 +43,36 @@ class RunDir:
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.safetensors"
 
-    def require_unused(self) -> None:
-        """Raise a RecipeError if something lies in the folder already."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise RecipeError(
-                "the run directory is already used",
-                where=str(self.path),
-                hint=f"choose another --out, or continue that run: --resume {self.path}",
-            )
+    def require_unused(self, *, or_unsaved: bool = False) -> None:
+        """Raise a RecipeError if something lies in the folder already.
 
-    def create(self, recipe_text: str) -> None:
-        """Take a new or empty folder.
+        Args:
+            or_unsaved: a run that ended before its first checkpoint holds nothing to lose: begin it again.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        unsaved = self.recipe.is_file() and not self.last.is_file()
+        if unsaved and or_unsaved:
+            return
+        raise RecipeError(
+            "the run directory is already used",
+            where=str(self.path),
+            hint="its run ended before the first checkpoint: choose another --out, or add --auto-resume"
+            if unsaved
+            else f"choose another --out, or continue that run: --resume {self.path}",
+        )
+
+    def create(self, recipe_text: str, *, or_unsaved: bool = False) -> None:
+        """Take a new or empty folder; `or_unsaved` as in `require_unused`.
 
         Raises:
             RecipeError: something lies there already.
             EnvironmentFailure: it cannot be written.
         """
-        self.require_unused()
+        self.require_unused(or_unsaved=or_unsaved)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self.metrics.unlink(missing_ok=True)
         except OSError as error:
             raise write_failure(self.path, error) from error
         self._write(self.recipe, recipe_text)
@@ -78,7 +92,7 @@ class RunDir:
                 hint="start anew with another --out",
             )
         state = load_tensors(self.last)
-        if not isinstance(state, dict) or not {"step", "objective", "optimizer", "best"} <= state.keys():
+        if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
             raise CheckpointError("not a training state", where=str(self.last))
         return state
 

@@ -6,6 +6,7 @@ batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -41,6 +42,10 @@ class InputContract:
             raise ValueError(f"range is 1 or 255, not {self.range!r}")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise ValueError("mean and std have three values each")
+        if not all(
+            isinstance(value, int | float) and math.isfinite(value) for value in (*self.mean, *self.std)
+        ):
+            raise ValueError(f"mean and std are finite numbers, not {self.mean} and {self.std}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std}")
 

@@ -27,6 +27,13 @@ from hwdkit.types import SegOutput
 HEADS = {"deeplabv3": DeepLabV3Head, "pspnet": PSPHead, "fcn": FCNHead}
 """To add a head: a file with an nn.Module that returns (logits, embedding), and a line here."""
 
+LARGEST = 65_535
+"""No class count or head width is larger; a checkpoint that says so is damaged or means harm."""
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -55,10 +62,16 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         if self.head not in HEADS:
             raise ValueError(f"head is one of {', '.join(HEADS)}, not {self.head!r}")
+        if not isinstance(self.backbone, str) or not isinstance(self.backbone_options, dict):
+            raise ValueError("backbone is a timm model name, backbone_options a mapping")
         if self.output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride is 8, 16 or 32, not {self.output_stride!r}")
-        if self.classes < 1:
-            raise ValueError(f"classes must be at least 1, not {self.classes!r}")
+        if not _is_count(self.classes):
+            raise ValueError(f"classes must be a number from 1 to {LARGEST}, not {self.classes!r}")
+        if self.head_channels is not None and not _is_count(self.head_channels):
+            raise ValueError(
+                f"head_channels must be a number from 1 to {LARGEST}, not {self.head_channels!r}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON-ready values; `from_dict` is the inverse."""

@@ -64,6 +64,30 @@ def digest(recipe: Recipe) -> str:
     return hashlib.sha256(dump(recipe).encode()).hexdigest()
 
 
+def differences(before: Recipe, after: Recipe) -> dict[str, str]:
+    """Dotted keys that `after` says otherwise than `before`, with its value in YAML.
+
+    A section that `before` does not have at all (None) is not compared.
+    """
+    old, new = _leaves(before.model_dump()), _leaves(after.model_dump())
+    absent = tuple(f"{key}." for key, value in old.items() if value is None)
+    return {
+        key: yaml.dump(value, Dumper=_Dumper, default_flow_style=True).removesuffix("\n...\n").strip()
+        for key, value in new.items()
+        if not key.startswith(absent) and (key not in old or old[key] != value)
+    }
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= _leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 def base_files(path: Path) -> list[Path]:
     """The files that a recipe file names under `base`, not followed any further."""
     root = _mapping(parse(_text(path), file=shown(path)), file=shown(path))

@@ -156,7 +156,7 @@ def per_class(
             matrix.update(label, maps[name])
         ours, theirs = logits[student.name], logits[teacher.name]
         if theirs.shape != ours.shape:
-            theirs = teacher.model.upsample(theirs, ours.shape[-2:])
+            theirs = student.model.upsample(theirs, ours.shape[-2:])  # as training does
         divergence.update(ours, theirs, label[None])
         if examples:
             _keep(kept, examples, index, image, label, maps, (student.name, teacher.name), subject)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ids, write_pair
 from PIL import Image
+from tiny_trees import ids, write_pair
 
 from hwdkit.data.dataset import SegmentationDataset
+from hwdkit.data.decode import decode_image
 from hwdkit.data.index import DatasetIndex, Pair
 from hwdkit.errors import DataError
 
@@ -107,3 +108,10 @@ def test_a_split_that_does_not_exist_lists_those_that_do(tmp_path: Path) -> None
     index = one_pair(tmp_path).index
     with pytest.raises(DataError, match="no split 'test'; it has train"):
         SegmentationDataset(index, "test")
+
+
+def test_a_format_that_pillow_hands_to_another_program_is_not_decoded(tmp_path: Path) -> None:
+    """Pillow would give an EPS file, whatever its name, to Ghostscript."""
+    data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    with pytest.raises(DataError, match=r"x\.jpg: cannot be decoded"):
+        decode_image(data, where="x.jpg")

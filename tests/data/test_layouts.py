@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ids, write_pair
+from tiny_trees import ids, write_pair
 
 from hwdkit.data.datasets import DATASETS, layout_of
 from hwdkit.data.layout import locate

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ids, write_pair
 from PIL import Image
+from tiny_trees import ids, write_pair
 
 from hwdkit.data.generate import SceneOptions
 from hwdkit.data.index import DatasetIndex, load_index, save_index

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ids, write_pair
+from tiny_trees import ids, write_pair
 
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, Pair
@@ -66,12 +66,12 @@ def assert_same(one: list[list[Batch]], other: list[list[Batch]]) -> None:
         assert torch.equal(whole(a).label, whole(b).label)
 
 
-def test_batches_are_uint8_images_and_int64_labels(dataset: SegmentationDataset) -> None:
+def test_batches_are_uint8_images_and_labels(dataset: SegmentationDataset) -> None:
     [[batch]] = steps(dataset, 1)
     assert isinstance(batch, Batch)
     assert batch.image.dtype == torch.uint8
     assert batch.image.shape == (4, 3, 16, 16)
-    assert batch.label.dtype == torch.int64
+    assert batch.label.dtype == torch.uint8
     assert batch.label.shape == (4, 16, 16)
 
 

@@ -91,7 +91,24 @@ def test_a_run_directory_without_a_network_says_how_to_get_one(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "change", [{"network": None}, {"network": {"backbone": "resnet18"}}, {"classes": 3}, {"palette": [[1]]}]
+    "change",
+    [
+        {"network": None},
+        {"network": {"backbone": "resnet18"}},
+        {"network": {"backbone": 5, "classes": 3}},
+        {"network": {"backbone": "no-such-backbone", "classes": 3}},
+        {"network": {"backbone": "resnet18", "classes": 3, "backbone_options": [1]}},
+        {"network": {"backbone": "resnet18", "classes": 3, "backbone_options": {"checkpoint_path": "x"}}},
+        {"network": {"backbone": "resnet18", "classes": 3, "head_channels": -1}},
+        {"network": {"backbone": "resnet18", "classes": 10**12}},
+        {"network": {"backbone": "resnet18", "classes": 3, "input": {"mean": ["a", "b", "c"]}}},
+        {"network": {"backbone": "resnet18", "classes": 3, "input": {"mean": [float("nan"), 0, 0]}}},
+        {"classes": 3},
+        {"classes": ["one too few", "two"]},
+        {"palette": [[1]]},
+        {"palette": [[1, 2, 3]]},
+        {"dataset": None},
+    ],
 )
 def test_a_description_that_makes_no_sense_is_a_checkpoint_error(
     tmp_path: Path, network: Callable[..., Segmenter], change: dict[str, Any]

@@ -245,9 +245,18 @@ def test_weights_that_a_finite_loss_has_ruined_are_not_saved_or_called_best(
     run, _ = make(Case("sgd"))
     run.objective = Objective(run.objective.student, {"odd": _NaNGradient()}, {"odd": 1})
     diary = Diary()
-    with pytest.raises(DivergedError, match="parameters became non-finite at step 1"):
+    with pytest.raises(DivergedError, match="weights became non-finite at step 1"):
         fit(run, stream(), None, plan=replace(PLAN, **changes), hooks=diary.hooks(run), ranks=ONE)
     assert diary.saved == diary.evaluated == []
+
+
+def test_ruined_batch_norm_statistics_are_found_before_they_are_saved(make: Any, stream: Any) -> None:
+    run, _ = make(Case("sgd"))
+    next(m for m in run.objective.modules() if isinstance(m, nn.BatchNorm2d)).running_var.fill_(math.inf)
+    diary = Diary()
+    with pytest.raises(DivergedError, match="running_var"):
+        fit(run, stream(), None, plan=replace(PLAN, save_every=1), hooks=diary.hooks(run), ranks=ONE)
+    assert diary.saved == []
 
 
 def test_log_evaluation_and_saving_come_when_planned_and_at_the_end(make: Any, stream: Any) -> None:

@@ -14,7 +14,15 @@ import torch
 from hwdkit.engine.rundir import RunDir, default_path, newest_finished
 from hwdkit.errors import CheckpointError, EnvironmentFailure, RecipeError
 
-STATE = {"step": 4, "objective": {"w": torch.ones(2)}, "optimizer": {}, "best": {"miou": 0.5}, "latest": {}}
+STATE = {
+    "step": 4,
+    "objective": {"w": torch.ones(2)},
+    "optimizer": {},
+    "scaler": {},
+    "ema": None,
+    "best": {"miou": 0.5},
+    "latest": {},
+}
 
 
 def test_a_new_and_an_empty_folder_can_be_taken(tmp_path: Path) -> None:
@@ -30,7 +38,7 @@ def test_a_used_folder_is_refused_and_left_alone(tmp_path: Path, used_by: str) -
     with pytest.raises(RecipeError, match="already used") as caught:
         RunDir(tmp_path).create("name: x\n")
     assert caught.value.exit_code == 3
-    assert f"--resume {tmp_path}" in caught.value.hint
+    assert ("--auto-resume" if used_by == "recipe.yaml" else f"--resume {tmp_path}") in caught.value.hint
     assert [entry.name for entry in tmp_path.iterdir()] == [used_by]
 
 
