@@ -5,27 +5,29 @@ from __future__ import annotations
 import json
 import logging
 import math
-import platform
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from hwdkit import __version__
 from hwdkit.checkpoints.files import file_digest, save_model
-from hwdkit.commands import console, narration, prepare_data
+from hwdkit.commands import console, narration
+from hwdkit.commands.groundwork import (
+    Role,
+    now,
+    prepared_index,
+    require_same,
+    resolved,
+    run_facts,
+    set_determinism,
+)
 from hwdkit.commands.memory import explained_memory
 from hwdkit.commands.signals import StopRequest
 from hwdkit.data.dataset import SegmentationDataset
-from hwdkit.data.datasets import layout_of
-from hwdkit.data.generate import SCENES
-from hwdkit.data.index import FILE_NAME, DatasetIndex, load_index
 from hwdkit.data.stream import eval_pairs, require_divisible
 from hwdkit.distributed import Ranks, wait_for_all
 from hwdkit.engine import build
@@ -33,7 +35,6 @@ from hwdkit.engine.evaluate import Evaluation, evaluate
 from hwdkit.engine.loop import Hooks, fit
 from hwdkit.engine.networks import (
     ROLE_FILES,
-    Loaded,
     description,
     load_network,
     load_weights,
@@ -43,10 +44,8 @@ from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import CheckpointError, DataError, HwdkitError, RecipeError
 from hwdkit.recipe.load import digest, dump
 from hwdkit.recipe.schema import Recipe
-from hwdkit.report.plots import curves
 
 log = logging.getLogger("hwdkit")
-Role = Literal["student", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,11 @@ class Run:
             folder.require_unused(or_unsaved=settings.restart)
         taught = role == "student" and build.needs_teacher(recipe)
         teacher = load_network(build.teacher_checkpoint(recipe)) if taught else None
-        self.index = _prepared_index(recipe.data.dataset, settings.data_root, ranks)
+        self.index = prepared_index(recipe.data.dataset, settings.data_root, ranks)
         if teacher:
             require_classes(teacher, self.index)
         self.teacher = teacher
-        self.recipe = _resolved(recipe, role, teacher)
+        self.recipe = resolved(recipe, role, teacher)
         self.protocol = build.protocol(recipe.evaluate)
         self.best: dict[str, Any] = {}
         self.latest: dict[str, Any] = {}
@@ -101,7 +100,7 @@ class Run:
         self.told_step = 0
 
     def execute(self) -> dict[str, Any]:
-        _set_determinism(self.recipe.train.deterministic)
+        set_determinism(self.recipe.train.deterministic)
         torch.manual_seed(self.recipe.seed)
         model = build.network(self.section, len(self.index.classes))
         if self.settings.init_from:
@@ -118,16 +117,16 @@ class Run:
                     return self._fit()
             except BaseException as error:
                 status = error.kind if isinstance(error, HwdkitError) else "failed"
-                self.folder.update_info(status=status, ended=_now(), error=str(error) or type(error).__name__)
+                self.folder.update_info(status=status, ended=now(), error=str(error) or type(error).__name__)
                 raise
 
     def _open_folder(self) -> None:
         if self.settings.resume:
             state = self.folder.reopen()
             info = self.folder.read_info()
-            _require_same(info, "dataset_fingerprint", self.index.fingerprint, DataError)
+            require_same(info, "dataset_fingerprint", self.index.fingerprint, DataError)
             if self.teacher:
-                _require_same(info, "teacher_sha256", file_digest(self.teacher.path), CheckpointError)
+                require_same(info, "teacher_sha256", file_digest(self.teacher.path), CheckpointError)
             self.best, self.latest = state.pop("best"), state.pop("latest")
             try:
                 self.training.load_state_dict(state)
@@ -143,40 +142,13 @@ class Run:
             self.folder.forget_metrics_after(self.training.step)
         else:
             self.folder.create(dump(self.recipe), or_unsaved=self.settings.restart)
-        self.folder.update_info(**self._facts())
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "status": "running",
-            "command": "distill" if self.role == "student" else "train-teacher",
-            "argv": sys.argv[1:],
-            "started": _now(),
-            "ended": None,
-            "error": None,
-            "recipe": self.recipe.name,
-            "recipe_sha256": digest(self.recipe),
-            "dataset": self.index.name,
-            "dataset_fingerprint": self.index.fingerprint,
-            "dataset_partial": self.index.partial,
-            "teacher": str(self.teacher.path) if self.teacher else None,
-            "teacher_sha256": file_digest(self.teacher.path) if self.teacher else None,
-            "seed": self.recipe.seed,
-            "world_size": self.ranks.world,
-            "device": str(self.ranks.device),
-            "versions": {
-                "hwdkit": __version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
+        facts = run_facts(self.recipe, self.role, self.index, self.ranks, self.teacher)
+        self.folder.update_info(**facts)
 
     def _fit(self) -> dict[str, Any]:
         recipe, plan = self.recipe, build.plan(self.recipe)
-        teach = (
-            build.teach(recipe, self.teacher, self.training.objective.taps, self.ranks)
-            if self.teacher
-            else None
-        )
+        taps = self.training.objective.taps
+        teach = build.teach(recipe, self.teacher, taps, self.ranks) if self.teacher else None
         if self.ranks.is_main:
             if self.index.partial:
                 log.warning("dataset %s is partial: numbers are not comparable", self.index.name)
@@ -277,6 +249,8 @@ class Run:
         path = self.folder.path / ROLE_FILES[self.role]
         self._save_network(path)
         self.folder.write_csv()
+        from hwdkit.report.plots import curves  # matplotlib, for a finished run only
+
         self.folder.write_curves(curves(self.folder.read_metrics()))
         images = steps * self.recipe.train.batch_size
         result |= {
@@ -287,50 +261,10 @@ class Run:
             "seconds": round(seconds, 2),
             "images_per_s": round(images / self.busy_seconds, 2) if steps else 0.0,
         }
-        self.folder.update_info(status="finished", ended=_now(), result=json.loads(json.dumps(result)))
+        self.folder.update_info(status="finished", ended=now(), result=json.loads(json.dumps(result)))
         return result
-
-
-def _prepared_index(dataset: str, data_root: Path, ranks: Ranks) -> DatasetIndex:
-    """The dataset's index; one that lies below the data root unprepared is checked and indexed first."""
-    missing = not (data_root / dataset / FILE_NAME).is_file()
-    if missing and layout_of(dataset) is not SCENES and ranks.is_main:
-        prepare_data.run(dataset, root=data_root)  # or says where to get it
-    wait_for_all()
-    return load_index(data_root / dataset)
-
-
-def _resolved(recipe: Recipe, role: Role, teacher: Loaded | None) -> Recipe:
-    """The recipe as it will be kept: running it again repeats this run."""
-    if teacher is not None:
-        assert recipe.teacher is not None
-        # The very file; a recipe names one source, so a backbone that it could also train goes.
-        where = {"checkpoint": str(teacher.path.resolve()), "backbone": None}
-        return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update=where)})
-    if role == "teacher":
-        # One recipe may describe teacher and student; nobody teaches the teacher.
-        alone = {name: loss for name, loss in recipe.losses.items() if loss.loss == "ce"}
-        return recipe.model_copy(update={"losses": alone, "student": None})
-    return recipe
 
 
 def _score(metrics: dict[str, Any]) -> float:
     """mIoU for ranking; a split without a labelled pixel ranks below any number."""
     return -1.0 if math.isnan(metrics["miou"]) else float(metrics["miou"])
-
-
-def _require_same(info: dict[str, Any], key: str, value: str, error: type[HwdkitError]) -> None:
-    if info.get(key) != value:
-        raise error(
-            f"{key} has changed since the run began",
-            hint="an exact continuation is impossible; start a new run, or --init-from its checkpoint",
-        )
-
-
-def _set_determinism(mode: str) -> None:
-    torch.use_deterministic_algorithms(mode != "off", warn_only=mode == "warn")
-    torch.backends.cudnn.benchmark = mode == "off"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

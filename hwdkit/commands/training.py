@@ -7,7 +7,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from hwdkit.commands.run import Role, Run, Settings
+from hwdkit.commands.groundwork import Role
+from hwdkit.commands.run import Run, Settings
 from hwdkit.distributed import Ranks, started
 from hwdkit.engine.rundir import RunDir, default_path
 from hwdkit.errors import CheckpointError, RecipeError
