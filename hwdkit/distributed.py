@@ -6,7 +6,7 @@ With one process there is no process group, and every function here is the ident
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hwdkit.errors import EnvironmentFailure
+from hwdkit.errors import EnvironmentFailure, HwdkitError
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,25 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     if not _grouped():
         return flag
     return bool(sum_over_ranks(torch.tensor(float(flag), device=device)).item())
+
+
+def on_main_rank(work: Callable[[], None]) -> None:
+    """Let the main rank do something that the others rely on; what it raises, everyone raises.
+
+    Without that, the others would wait for a rank that has gone.
+    """
+    if not _grouped():
+        work()
+        return
+    verdict: list[HwdkitError | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            work()
+        except HwdkitError as error:
+            verdict = [error]
+    dist.broadcast_object_list(verdict)
+    if verdict[0] is not None:
+        raise verdict[0]
 
 
 def wait_for_all() -> None:

@@ -18,6 +18,7 @@ from hwdkit.distributed import (
     Ranks,
     any_rank,
     mean_over_ranks,
+    on_main_rank,
     started,
     sync_batchnorm_on_cpu,
 )
@@ -26,7 +27,7 @@ from hwdkit.engine.evaluate import Protocol, evaluate
 from hwdkit.engine.loop import Hooks, Plan, fit
 from hwdkit.engine.objectives import Objective, frozen_teacher
 from hwdkit.engine.optim import poly_schedule
-from hwdkit.errors import DivergedError
+from hwdkit.errors import DivergedError, RecipeError
 from hwdkit.losses import KD
 from hwdkit.models.contract import InputContract
 from hwdkit.models.segmenter import NetworkSpec, Segmenter
@@ -206,6 +207,19 @@ def every_reduction(ranks: Ranks) -> dict[str, float]:
     }
 
 
+def failed_on_main(ranks: Ranks) -> list[str]:
+    """What every rank hears of a mistake that only the main one can find."""
+
+    def find() -> None:
+        raise RecipeError("already used", where="run", hint="choose another")
+
+    try:
+        on_main_rank(find)
+    except RecipeError as error:
+        return [error.message, error.where, error.hint]
+    return []
+
+
 def agreed(ranks: Ranks) -> list[bool]:
     last = ranks.rank == ranks.world - 1
     return [any_rank(last, ranks.device), any_rank(False, ranks.device), any_rank(True, ranks.device)]
@@ -222,6 +236,7 @@ JOBS: tuple[Callable[[Ranks], Any], ...] = (
     mobilenet,
     evaluated,
     every_reduction,
+    failed_on_main,
     agreed,
 )
 

@@ -112,6 +112,12 @@ def test_two_processes_log_the_losses_that_one_logs(job: str, one: Any, two: Any
 
 
 @pytest.mark.distributed
+def test_a_mistake_that_the_main_rank_finds_is_everyones(one: Any, two: Any) -> None:
+    told = ["already used", "run", "choose another"]
+    assert [one["failed_on_main"], two[0]["failed_on_main"], two[1]["failed_on_main"]] == [told] * 3
+
+
+@pytest.mark.distributed
 def test_every_reduction_of_kd_means_the_same_over_ranks(one: Any, two: Any) -> None:
     for rank in (0, 1):
         assert two[rank]["every_reduction"] == pytest.approx(one["every_reduction"], rel=1e-5)

@@ -16,7 +16,7 @@ from hwdkit.commands import prepare_data
 from hwdkit.data.datasets import layout_of
 from hwdkit.data.generate import SCENES
 from hwdkit.data.index import FILE_NAME, DatasetIndex, load_index
-from hwdkit.distributed import Ranks, wait_for_all
+from hwdkit.distributed import Ranks, on_main_rank
 from hwdkit.engine.networks import Loaded
 from hwdkit.errors import HwdkitError
 from hwdkit.recipe.load import digest
@@ -25,12 +25,15 @@ from hwdkit.recipe.schema import Recipe
 Role = Literal["student", "teacher"]
 
 
-def prepared_index(dataset: str, data_root: Path, ranks: Ranks) -> DatasetIndex:
+def prepared_index(dataset: str, data_root: Path) -> DatasetIndex:
     """The dataset's index; one that lies below the data root unprepared is checked and indexed first."""
-    missing = not (data_root / dataset / FILE_NAME).is_file()
-    if missing and layout_of(dataset) is not SCENES and ranks.is_main:
-        prepare_data.run(dataset, root=data_root)  # or says where to get it
-    wait_for_all()
+
+    def prepare() -> None:
+        missing = not (data_root / dataset / FILE_NAME).is_file()
+        if missing and layout_of(dataset) is not SCENES:
+            prepare_data.run(dataset, root=data_root)  # or says where to get it
+
+    on_main_rank(prepare)
     return load_index(data_root / dataset)
 
 

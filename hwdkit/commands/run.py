@@ -29,7 +29,7 @@ from hwdkit.commands.memory import explained_memory
 from hwdkit.commands.signals import StopRequest
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.stream import eval_pairs, require_divisible
-from hwdkit.distributed import Ranks, wait_for_all
+from hwdkit.distributed import Ranks, on_main_rank, wait_for_all
 from hwdkit.engine import build
 from hwdkit.engine.evaluate import Evaluation, evaluate
 from hwdkit.engine.loop import Hooks, fit
@@ -83,11 +83,11 @@ class Run:
         self.settings, self.ranks = settings, ranks
         # What costs nothing to check comes first; preparing a dataset can take minutes.
         require_divisible(recipe.train.batch_size, world=ranks.world, accumulate=recipe.train.accumulate)
-        if ranks.is_main and not settings.resume:
-            folder.require_unused(or_unsaved=settings.restart)
+        if not settings.resume:
+            on_main_rank(lambda: folder.require_unused(or_unsaved=settings.restart))
         taught = role == "student" and build.needs_teacher(recipe)
         teacher = load_network(build.teacher_checkpoint(recipe)) if taught else None
-        self.index = prepared_index(recipe.data.dataset, settings.data_root, ranks)
+        self.index = prepared_index(recipe.data.dataset, settings.data_root)
         if teacher:
             require_classes(teacher, self.index)
         self.teacher = teacher
@@ -135,9 +135,9 @@ class Run:
                     f"does not fit the run's own recipe: {str(error).splitlines()[0]}",
                     where=str(self.folder.last),
                 ) from error
-        wait_for_all()
-        if not self.ranks.is_main:
-            return
+        on_main_rank(self._claim_folder)
+
+    def _claim_folder(self) -> None:
         if self.settings.resume:
             self.folder.forget_metrics_after(self.training.step)
         else:
