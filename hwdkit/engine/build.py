@@ -110,11 +110,7 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks) -> Training:
         shared = convert_sync_batchnorm if ranks.device.type == "cuda" else sync_batchnorm_on_cpu
         student = shared(student)  # type: ignore[assignment]
     goal = objective(recipe, student).to(ranks.device)
-    if student.aux_head is not None and not any(
-        getattr(loss, "aux_weight", 0) for loss in goal.losses.values()
-    ):
-        # No loss reads it: without a gradient it would stall DistributedDataParallel.
-        student.aux_head.requires_grad_(False)
+    _freeze_unused(goal)
     if recipe.train.channels_last:
         goal = goal.to(memory_format=torch.channels_last)
     ema = EMA(goal.student, recipe.train.ema) if recipe.train.ema else None
@@ -132,6 +128,27 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks) -> Training:
         scaler=torch.amp.GradScaler(ranks.device.type, enabled=recipe.train.amp == "fp16"),
         ema=ema,
     )
+
+
+def _freeze_unused(goal: Objective) -> None:
+    """Freeze what no loss reaches: an auxiliary head without a weight, branches that a backbone does not use.
+
+    DistributedDataParallel would wait for their gradients. They never get any, so nothing else changes.
+    """
+    student = goal.student
+    reads_aux = any(getattr(loss, "aux_weight", 0) for loss in goal.losses.values())
+    device = next(student.parameters()).device
+    mode = student.training
+    image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device)
+    output = student.eval()(image, goal.taps, aux=reads_aux)
+    student.train(mode)
+    maps = [output.logits, *output.taps.values()]
+    reached = torch.stack([tensor.sum() for tensor in (*maps, output.aux) if tensor is not None]).sum()
+    parameters = list(student.parameters())
+    for parameter, gradient in zip(
+        parameters, torch.autograd.grad(reached, parameters, allow_unused=True), strict=True
+    ):
+        parameter.requires_grad_(gradient is not None)
 
 
 def teach(recipe: Recipe, loaded: Loaded, taps: tuple[str, ...], ranks: Ranks) -> Teach:

@@ -252,3 +252,20 @@ def test_a_recipes_evaluation_protocol_is_checked_before_training() -> None:
     with pytest.raises(RecipeError, match="stride"):
         build.protocol(recipe("evaluate: {mode: slide, window: [256, 256]}").evaluate)
     assert build.protocol(recipe().evaluate).absent == "present"
+
+
+def test_what_no_loss_reaches_is_frozen_before_processes_wait_for_its_gradient() -> None:
+    """HRNet has fusion layers that feed only maps which `features_only` does not hand out."""
+    text = (
+        "name: tiny\ndata: {dataset: scenes}\n"
+        "student: {backbone: hrnet_w18_small, output_stride: 32, head_channels: 8, aux: false}\n"
+    )
+    wanted = loads_resolved(text)
+    assert wanted.student is not None
+    run = build.training(wanted, build.network(wanted.student, 3), Ranks(0, 1, torch.device("cpu")))
+    student = run.objective.student
+    frozen = [name for name, parameter in student.named_parameters() if not parameter.requires_grad]
+    assert frozen
+    image = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    student(image).logits.sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in student.parameters())
