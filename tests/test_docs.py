@@ -63,3 +63,13 @@ def test_every_exit_code_is_documented() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     for kind in kinds:
         assert f"| {kind.exit_code} | `{kind.kind}` |" in text, kind.__name__
+
+
+@page
+def test_paths_of_the_repository_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(
+        r"`((?:hwdkit|recipes|benchmarks|tests|docs)/[\w./-]+)`", page.read_text(encoding="utf-8")
+    )
+    # adding.md asks the reader to write some of its own: those of its examples.
+    missing = [path for path in named if not (DOCS.parent / path).exists()]
+    assert [path for path in missing if page.name != "adding.md"] == []
