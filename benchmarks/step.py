@@ -21,7 +21,8 @@ import torch
 from hwdkit.data.datasets import layout_of
 from hwdkit.distributed import Ranks
 from hwdkit.engine import build
-from hwdkit.engine.objectives import frozen_teacher
+from hwdkit.engine.loop import Training
+from hwdkit.engine.objectives import Teach, frozen_teacher
 from hwdkit.recipe import load
 from hwdkit.types import Batch
 
@@ -66,7 +67,7 @@ def main() -> None:
     report(times, arguments)
 
 
-def step(run, batch: Batch, teach, amp: str) -> Callable[[], None]:  # type: ignore[no-untyped-def]
+def step(run: Training, batch: Batch, teach: Teach | None, amp: str) -> Callable[[], None]:
     """One optimizer step as `engine.loop.fit` takes it."""
     kind = build.amp_type(amp)
 

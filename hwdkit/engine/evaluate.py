@@ -149,17 +149,15 @@ def evaluate(
     protocol: Protocol,
     *,
     ranks: Ranks,
-    amp: torch.dtype | None = None,
     on_image: Callable[[int, Tensor], None] | None = None,
 ) -> Evaluation:
-    """Evaluate on this rank's images; the result is that of all ranks, no image counted twice.
+    """Evaluate on this rank's images, in float32; the result is that of all ranks, no image counted twice.
 
     Args:
         model: put into eval mode.
         pairs: (index, image (3, H, W) uint8, label (H, W)) of this rank.
         protocol: see `Protocol`.
         ranks: which process this is.
-        amp: autocast type, or None.
         on_image: called with (index, class map on the device) after each image.
     """
     model.eval()
@@ -167,8 +165,7 @@ def evaluate(
     images = torch.zeros((), dtype=torch.int64, device=ranks.device)
     for index, image, label in pairs:
         image, label = image.to(ranks.device, non_blocking=True), label.to(ranks.device, non_blocking=True)
-        with torch.autocast(ranks.device.type, dtype=amp, enabled=amp is not None):
-            prediction = predict(model, image, protocol)
+        prediction = predict(model, image, protocol)
         matrix.update(label, prediction)
         images += 1
         if on_image:

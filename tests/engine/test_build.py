@@ -242,6 +242,12 @@ def test_an_auxiliary_head_that_no_loss_reads_is_not_trained(losses: str) -> Non
     assert not optimised & {id(p) for p in student.aux_head.parameters()}
 
 
+def test_strict_determinism_is_refused_on_a_gpu(network: Callable[..., Segmenter]) -> None:
+    on_gpu = Ranks(0, 1, torch.device("cuda"))
+    with pytest.raises(EnvironmentFailure, match="strict cannot be kept on a GPU"):
+        build.training(recipe("train: {deterministic: strict}"), network(), on_gpu)
+
+
 def test_fp16_needs_a_gpu(network: Callable[..., Segmenter]) -> None:
     with pytest.raises(EnvironmentFailure, match="fp16") as caught:
         build.training(recipe("train: {amp: fp16}"), network(), ONE)
