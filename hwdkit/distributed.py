@@ -120,6 +120,34 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
     return sum_over_ranks(tensor) / world_size() if _grouped() else tensor
 
 
+def gather_over_ranks(tensor: Tensor) -> Tensor:
+    """Everyone's tensor, joined along dimension 0 in the order of the ranks, on every rank; no gradient.
+
+    Args:
+        tensor: at least one dimension, any type; the same shape on every rank.
+
+    Returns:
+        (ranks * n, ...); with one process the tensor itself, detached.
+    """
+    tensor = tensor.detach()
+    if not _grouped():
+        return tensor
+    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def differentiable_sum_over_ranks(tensor: Tensor) -> Tensor:
+    """`sum_over_ranks` with a gradient that can be differentiated again.
+
+    Every rank must take part in the backward as well, with the same sums in the same order.
+    """
+    if not _grouped():
+        return tensor
+    total: Tensor = _SumOverRanks.apply(tensor)
+    return total
+
+
 def world_size() -> int:
     """How many processes work together."""
     return dist.get_world_size() if _grouped() else 1
@@ -166,8 +194,10 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        # Every rank's loss depends on every rank's summand.
-        return sum_over_ranks(gradient.contiguous())
+        # Every rank's loss depends on every rank's summand. Through the function again, not the plain sum:
+        # a gradient penalty differentiates this backward too.
+        again: Tensor = _SumOverRanks.apply(gradient.contiguous())
+        return again
 
 
 class GlooSyncBatchNorm(nn.BatchNorm2d):
@@ -184,14 +214,13 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
         return x
 
     def _normalise_over_ranks(self, x: Tensor) -> Tensor:
-        values = x.float()  # under autocast x is bfloat16, whose sums are good for two digits
+        # Under autocast x is bfloat16, whose sums are good for two digits.
+        values = x if x.dtype == torch.float64 else x.float()
         count = x.numel() // x.shape[1] * dist.get_world_size()  # every rank holds as many images
-        total: Tensor = _SumOverRanks.apply(values.sum((0, 2, 3)))
-        mean = total / count
+        mean = differentiable_sum_over_ranks(values.sum((0, 2, 3))) / count
         # Deviations from the common mean, not E[x^2] - mean^2: that cancels when the mean is large.
         centred = values - mean[:, None, None]
-        squares: Tensor = _SumOverRanks.apply(centred.square().sum((0, 2, 3)))
-        var = squares / count
+        var = differentiable_sum_over_ranks(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             if self.running_mean is not None and self.running_var is not None:
                 momentum = 0.1 if self.momentum is None else self.momentum
