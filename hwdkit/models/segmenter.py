@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hwdkit.distributed import GlooSyncBatchNorm
 from hwdkit.errors import RecipeError
-from hwdkit.models.backbone import STAGES, create_backbone, default_contract, stage_channels
+from hwdkit.models.backbone import STAGES, create_backbone, default_contract, feature_maps, stage_channels
 from hwdkit.models.contract import InputContract
 from hwdkit.models.deeplabv3 import DeepLabV3Head
 from hwdkit.models.fcn import FCNHead
@@ -43,7 +43,7 @@ class NetworkSpec:
         backbone: a timm model name.
         classes: C of the logits.
         backbone_options: passed to `timm.create_model`.
-        output_stride: 8, 16 or 32.
+        output_stride: 8, 16 or 32; a backbone that cannot be dilated has 32 only.
         head: a key of HEADS.
         head_channels: width of the head and of the "embedding" tap; None = the papers' width.
         aux: whether an auxiliary FCN head on "stage3" is trained along.
@@ -125,7 +125,7 @@ class Segmenter(nn.Module):
             output_stride=spec.output_stride,
             align_corners=contract.align_corners,
         )
-        self.tap_channels = {**channels, "embedding": self.head.channels}
+        self.tap_channels: dict[str, int] = {**channels, "embedding": self.head.channels}  # type: ignore[dict-item]
         self.aux_head = FCNHead(channels["stage3"], spec.classes) if spec.aux else None
         # Buffers, so that they are on the device already: a tensor made in forward would block the host.
         mean, std = contract.pixel_statistics()
@@ -157,7 +157,7 @@ class Segmenter(nn.Module):
         """Do what `forward` does, from pixels (N, 3, H, W) that obey the input contract already."""
         self.check_taps(taps)
         self._check_batch(pixels)
-        stages: list[Tensor] = self.backbone(pixels)[-STAGES:]
+        stages = feature_maps(self.backbone, pixels)
         maps = dict(zip(self.tap_names, stages, strict=False))
         logits, maps["embedding"] = self.head(stages[-1])
         wanted = self.training if aux is None else aux

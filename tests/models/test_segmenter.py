@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from hwdkit.checkpoints.files import save_model
+from hwdkit.engine.networks import FORMAT, load_network
 from hwdkit.errors import RecipeError
 from hwdkit.models.contract import InputContract
 from hwdkit.models.deeplabv3 import atrous_rates
 from hwdkit.models.segmenter import HEADS, NetworkSpec, Segmenter, build, convert_sync_batchnorm
+
+SWIN = {
+    "backbone": "swin_tiny_patch4_window7_224",
+    "backbone_options": {"embed_dim": 16, "depths": [1, 1, 2, 2], "num_heads": [1, 2, 4, 8]},
+    "output_stride": 32,
+}
+PVT = {"backbone": "pvt_v2_b0", "backbone_options": {"depths": [1, 1, 1, 1]}, "output_stride": 32}
 
 BGR = InputContract("bgr", 255, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), align_corners=False)
 
@@ -123,6 +133,36 @@ def test_one_image_cannot_train_a_pooling_branch(head: str) -> None:
         network(images(1))
     network.eval()(images(1))
     small(head="fcn")(images(1))
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("changes", [SWIN, PVT], ids=["swin", "pvt"])
+def test_transformer_trains_one_step_and_takes_other_sizes(changes: dict[str, object], head: str) -> None:
+    network = small(head=head, **changes)
+    out = network(images(2, 64, 96), network.tap_names)
+    assert {name: tap.shape[1] for name, tap in out.taps.items()} == network.tap_channels
+    assert [out.taps[f"stage{i}"].shape[2:] for i in (1, 2, 3, 4)] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert out.aux is not None
+    (out.logits.square().mean() + out.aux.square().mean()).backward()
+    assert all(p.grad is not None for p in network.parameters())
+    network.eval()
+    assert network(images()).logits.shape == (2, 5, 3, 4)
+
+
+@pytest.mark.parametrize("changes", [SWIN, PVT], ids=["swin", "pvt"])
+def test_transformer_survives_its_checkpoint(changes: dict[str, object], tmp_path: Path) -> None:
+    network = small(**changes).eval()
+    about = {
+        "format": FORMAT,
+        "network": network.spec.to_dict(),
+        "classes": ["one", "two", "three", "four", "five"],
+        "palette": [[0, 0, 0]] * 5,
+        "dataset": "five",
+    }
+    save_model(tmp_path / "it.safetensors", network.state_dict(), about)
+    rebuilt = load_network(tmp_path / "it.safetensors").model.eval()
+    with torch.no_grad():
+        assert torch.equal(rebuilt(images()).logits, network(images()).logits)
 
 
 def test_spec_survives_json_and_names_the_contract() -> None:
