@@ -44,6 +44,17 @@ teacher: {checkpoint: none.safetensors}
 student: {backbone: resnet18}
 optimizer: {name: sgd, lr: 0.02, weight_decay: 1e-3}
 """
+RELATIONS = """
+losses:
+  mimic: {tap: stage4, teacher_tap: embedding}
+  cwd: {tap: embedding, projector: linear_bn_relu}
+  cirkd_memory: {pixel_queue: 24, region_queue: 6, pixel_negatives: 30, region_negatives: 10}
+  dist: {softmax: false}
+  pkd: {}
+  pairwise: {}
+  ifv: {}
+  at: {}
+"""
 DISTIL = "losses: {hwd: {weight: 3.0, area_correction: paper}, cwd: {weight: 2.0}}\n"
 
 
@@ -93,7 +104,9 @@ def trained(
 ) -> dict[str, Any]:
     """Train a few steps; what a checkpoint and the log would hold."""
     recipe = loads_resolved(RECIPE + text)
-    run = build.training(recipe, network(1), ranks)
+    teacher = network(2, aux=False, head_channels=12)
+    torch.manual_seed(recipe.seed)
+    run = build.training(recipe, network(1), ranks, teacher)
     change(run.objective)
     rows: list[dict[str, float]] = []
     plan = Plan(
@@ -105,15 +118,31 @@ def trained(
         save_every=1000,
     )
     hooks = Hooks(log=rows.append, evaluate=lambda _: None, save=lambda: None, stop=stop)
-    teach = frozen_teacher(network(2, aux=False), taps=(), amp=None) if "hwd" in text else None
+    taps = run.objective.teacher_taps
+    teach = frozen_teacher(teacher, taps=taps, amp=None) if build.needs_teacher(recipe) else None
     fit(run, shares(ranks, accumulate), teach, plan=plan, hooks=hooks, ranks=ranks)
-    weights = {name: tensor.clone() for name, tensor in run.objective.state_dict().items()}
+    state = run.objective.state_dict().items()
+    weights = {name: value.clone() for name, value in state if isinstance(value, Tensor)}
     average = run.ema.average if run.ema else {}
     return {"weights": weights, "average": average, "rows": rows, "step": run.step}
 
 
 def distilled(ranks: Ranks) -> dict[str, Any]:
     return trained(ranks, text=DISTIL + "train: {ema: 0.9, clip_grad_norm: 5.0}")
+
+
+def related(ranks: Ranks) -> dict[str, Any]:
+    """Losses with projectors, with queues, and with statistics of the whole batch."""
+    return trained(ranks, text=RELATIONS)
+
+
+def contested(ranks: Ranks) -> dict[str, Any]:
+    """A critic with an optimizer of its own, beside a projector.
+
+    Not Adam: its first steps have the size of its learning rate even where a gradient is rounding noise.
+    """
+    critic = "{weight: 0.5, critic_optimizer: sgd, critic_lr: 0.1}"
+    return trained(ranks, text=f"losses: {{holistic: {critic}, mimic: {{}}}}", accumulate=2, steps=2)
 
 
 def accumulated(ranks: Ranks) -> dict[str, Any]:
@@ -227,6 +256,8 @@ def agreed(ranks: Ranks) -> list[bool]:
 
 JOBS: tuple[Callable[[Ranks], Any], ...] = (
     distilled,
+    related,
+    contested,
     accumulated,
     without_auxiliary_loss,
     stopped_elsewhere,

@@ -102,6 +102,17 @@ def test_two_processes_train_the_network_that_one_trains(job: str, one: Any, two
 
 
 @pytest.mark.distributed
+@pytest.mark.parametrize("job", ["related", "contested"])
+def test_projectors_queues_and_critics_are_the_same_for_two_processes_as_for_one(
+    job: str, one: Any, two: Any
+) -> None:
+    ours, theirs = two[0][job]["weights"], one[job]["weights"]
+    assert any(name.startswith("losses.") for name in ours)
+    assert_near(two[1][job]["weights"], ours, rtol=0, atol=0)
+    assert_near(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.distributed
 @pytest.mark.parametrize("job", ["distilled", "accumulated"])
 def test_two_processes_log_the_losses_that_one_logs(job: str, one: Any, two: Any) -> None:
     for rank in (0, 1):

@@ -43,7 +43,7 @@ from hwdkit.engine.networks import (
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import CheckpointError, DataError, HwdkitError, RecipeError
 from hwdkit.recipe.load import digest, dump
-from hwdkit.recipe.schema import Recipe
+from hwdkit.recipe.schema import Network, Recipe
 
 log = logging.getLogger("hwdkit")
 
@@ -71,15 +71,24 @@ class Settings:
     restart: bool = False
 
 
+def trained_section(recipe: Recipe, role: Role) -> Network:
+    """The network of a recipe that a command trains.
+
+    Raises:
+        RecipeError: the recipe has none in this role.
+    """
+    section = recipe.student if role == "student" else recipe.teacher
+    if section is None or section.backbone is None:
+        other = "train-teacher" if role == "student" else "distill"
+        raise RecipeError(f"recipe {recipe.name} has no {role} to train", hint=f"use: hwdkit {other}")
+    return section
+
+
 class Run:
     """One run in one process: builds everything, then lets `fit` work."""
 
     def __init__(self, recipe: Recipe, role: Role, folder: RunDir, settings: Settings, ranks: Ranks) -> None:
-        section = recipe.student if role == "student" else recipe.teacher
-        if section is None or section.backbone is None:
-            other = "train-teacher" if role == "student" else "distill"
-            raise RecipeError(f"recipe {recipe.name} has no {role} to train", hint=f"use: hwdkit {other}")
-        self.section, self.role, self.folder = section, role, folder
+        self.section, self.role, self.folder = trained_section(recipe, role), role, folder
         self.settings, self.ranks = settings, ranks
         # What costs nothing to check comes first; preparing a dataset can take minutes.
         require_divisible(recipe.train.batch_size, world=ranks.world, accumulate=recipe.train.accumulate)
@@ -106,7 +115,8 @@ class Run:
         if self.settings.init_from:
             loaded = load_network(self.settings.init_from)
             load_weights(model, loaded.model.state_dict(), where=str(loaded.path))
-        self.training = build.training(self.recipe, model, self.ranks)
+        teacher = self.teacher.model if self.teacher else None
+        self.training = build.training(self.recipe, model, self.ranks, teacher)
         self._open_folder()
         if not self.ranks.is_main:
             with explained_memory():
@@ -147,8 +157,8 @@ class Run:
 
     def _fit(self) -> dict[str, Any]:
         recipe, plan = self.recipe, build.plan(self.recipe)
-        taps = self.training.objective.taps
-        teach = build.teach(recipe, self.teacher, taps, self.ranks) if self.teacher else None
+        goal = self.training.objective
+        teach = build.teach(recipe, self.teacher, goal, self.ranks) if self.teacher else None
         if self.ranks.is_main:
             if self.index.partial:
                 log.warning("dataset %s is partial: numbers are not comparable", self.index.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +18,17 @@ from hwdkit.distributed import Ranks, sync_batchnorm_on_cpu
 from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.loop import Plan, Training
 from hwdkit.engine.networks import ROLE_FILES, Loaded
-from hwdkit.engine.objectives import Objective, Teach, frozen_teacher
+from hwdkit.engine.objectives import Objective, Teach, frozen_teacher, ramp
 from hwdkit.engine.optim import EMA, optimizer, poly_schedule
 from hwdkit.engine.rundir import newest_finished
 from hwdkit.errors import EnvironmentFailure, RecipeError
 from hwdkit.losses import LOSSES
+from hwdkit.losses.features import LOGITS
 from hwdkit.models.backbone import default_contract
 from hwdkit.models.contract import InputContract
 from hwdkit.models.segmenter import NetworkSpec, Segmenter, convert_sync_batchnorm
 from hwdkit.models.segmenter import build as build_segmenter
+from hwdkit.recipe.losses import LossOptions
 from hwdkit.recipe.schema import Evaluate, Network, Recipe
 from hwdkit.types import Batch
 
@@ -74,29 +77,62 @@ def teacher_checkpoint(recipe: Recipe) -> Path:
     )
 
 
-def objective(recipe: Recipe, student: Segmenter) -> Objective:
+def objective(recipe: Recipe, student: Segmenter, teacher: Segmenter | None = None) -> Objective:
     """The student with every loss whose weight is not zero.
 
+    Args:
+        recipe: names the losses.
+        student: the network to train.
+        teacher: whose maps they compare it with; None when nobody teaches.
+
     Raises:
-        RecipeError: a loss refuses its options.
+        RecipeError: a loss refuses its options, or reads a map that a network does not have.
     """
+    entries = {name: entry for name, entry in recipe.losses.items() if entry.weight}
+    if not entries:
+        raise RecipeError("every loss has weight 0: there is nothing to train", where="losses")
     losses: dict[str, nn.Module] = {}
-    for name, entry in recipe.losses.items():
-        if entry.weight == 0:
-            continue
-        options = entry.constructor_options()
-        if entry.loss == "ce":
-            options["align_corners"] = student.contract.align_corners
+    for name, entry in entries.items():
         try:
-            losses[name] = LOSSES[entry.loss](**options)
+            losses[name] = _loss(entry, student, teacher)
         except ValueError as error:
             raise RecipeError(str(error), where=f"losses.{name}") from error
-    if not losses:
-        raise RecipeError("every loss has weight 0: there is nothing to train", where="losses")
-    return Objective(student, losses, {name: recipe.losses[name].weight for name in losses})
+    ramps = {
+        name: ramp(**entry.schedule.model_dump())
+        for name, entry in entries.items()
+        if entry.schedule.warmup or entry.schedule.decay
+    }
+    return Objective(student, losses, {name: entry.weight for name, entry in entries.items()}, ramps)
 
 
-def training(recipe: Recipe, student: Segmenter, ranks: Ranks) -> Training:
+def _loss(entry: LossOptions, student: Segmenter, teacher: Segmenter | None) -> nn.Module:
+    """One loss, told what it must know of the networks: whatever its constructor asks for by name."""
+    options = entry.constructor_options()
+    tap = options.get("tap", LOGITS)
+    facts: dict[str, object] = {
+        "align_corners": student.contract.align_corners,
+        "classes": student.spec.classes,
+        "student_channels": _channels(student, tap),
+    }
+    if teacher is not None:
+        facts["teacher_channels"] = _channels(teacher, options.get("teacher_tap") or tap)
+    wanted = inspect.signature(LOSSES[entry.loss]).parameters
+    loss = LOSSES[entry.loss](**options, **{key: value for key, value in facts.items() if key in wanted})
+    if getattr(loss, "reads_teacher_aux", False):
+        for role, network in (("student", student), ("teacher", teacher)):
+            if network is not None and network.aux_head is None:
+                raise ValueError(f"aux_weight compares auxiliary heads; the {role} has none")
+    return loss
+
+
+def _channels(network: Segmenter, tap: object) -> int:
+    if tap == LOGITS:
+        return network.spec.classes
+    network.check_taps([str(tap)])
+    return network.tap_channels[str(tap)]
+
+
+def training(recipe: Recipe, student: Segmenter, ranks: Ranks, teacher: Segmenter | None = None) -> Training:
     """The student, its losses and its optimizer on this rank's device."""
     if recipe.train.amp == "fp16" and ranks.device.type != "cuda":
         raise EnvironmentFailure("train.amp: fp16 needs a GPU", hint="use --set train.amp=bf16 or off")
@@ -106,10 +142,12 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks) -> Training:
             "cross-entropy on maps, nor for bilinear resizing and adaptive pooling backwards",
             hint="use --set train.deterministic=warn, or train on the CPU with --gpus 0",
         )
+    goal = objective(recipe, student, teacher)
     if ranks.world > 1:
+        # The losses' projectors too: their statistics must not drift apart between ranks.
         shared = convert_sync_batchnorm if ranks.device.type == "cuda" else sync_batchnorm_on_cpu
-        student = shared(student)  # type: ignore[assignment]
-    goal = objective(recipe, student).to(ranks.device)
+        goal = shared(goal)  # type: ignore[assignment]
+    goal = goal.to(ranks.device)
     _freeze_unused(goal)
     if recipe.train.channels_last:
         goal = goal.to(memory_format=torch.channels_last)
@@ -136,14 +174,16 @@ def _freeze_unused(goal: Objective) -> None:
     DistributedDataParallel would wait for their gradients. They never get any, so nothing else changes.
     """
     student = goal.student
-    reads_aux = any(getattr(loss, "aux_weight", 0) for loss in goal.losses.values())
+    losses = goal.losses.values()
+    reads_aux = any(getattr(loss, "aux_weight", 0) for loss in losses)
+    reads_logits = any(getattr(loss, "reads_logits", True) for loss in losses)
     device = next(student.parameters()).device
     mode = student.training
     image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device)
     output = student.eval()(image, goal.taps, aux=reads_aux)
     student.train(mode)
-    maps = [output.logits, *output.taps.values()]
-    reached = torch.stack([tensor.sum() for tensor in (*maps, output.aux) if tensor is not None]).sum()
+    maps = [output.logits if reads_logits else None, output.aux, *output.taps.values()]
+    reached = torch.stack([tensor.sum() for tensor in maps if tensor is not None]).sum()
     parameters = list(student.parameters())
     for parameter, gradient in zip(
         parameters, torch.autograd.grad(reached, parameters, allow_unused=True), strict=True
@@ -151,12 +191,14 @@ def _freeze_unused(goal: Objective) -> None:
         parameter.requires_grad_(gradient is not None)
 
 
-def teach(recipe: Recipe, loaded: Loaded, taps: tuple[str, ...], ranks: Ranks) -> Teach:
-    """The teacher as a function on this rank's device."""
+def teach(recipe: Recipe, loaded: Loaded, goal: Objective, ranks: Ranks) -> Teach:
+    """The teacher as a function on this rank's device, giving what the objective reads of it."""
     model = loaded.model.to(ranks.device)
     if recipe.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    return frozen_teacher(model, taps=taps, amp=amp_type(recipe.train.amp))
+    return frozen_teacher(
+        model, taps=goal.teacher_taps, amp=amp_type(recipe.train.amp), aux=goal.reads_teacher_aux
+    )
 
 
 def amp_type(name: str) -> torch.dtype | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,14 @@ AFTER_DIVERGING = (
     "lower optimizer.lr, set train.clip_grad_norm, or train.amp: off; "
     "--resume continues from the last checkpoint, if there is one"
 )
+
+
+SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # new torch deprecates the latter
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+"""DDP's option to send the buffers of the main rank to all before every forward."""
 
 
 @dataclass
@@ -107,15 +116,19 @@ def fit(
     """
     objective: nn.Module = run.objective
     if ranks.world > 1:
+        # Buffers are equal everywhere already, and a queue of features has hundreds of MiB.
+        unsynced: dict[str, Any] = {SYNC_BUFFERS: False}
         objective = DistributedDataParallel(
-            run.objective, device_ids=[ranks.device] if ranks.device.type == "cuda" else None
+            run.objective,
+            device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
+            **unsynced,
         )
     objective.train()
     meter = Meter()
 
     while run.step < plan.iterations:
         torch.manual_seed(_step_seed(plan.seed, run.step, ranks.rank))
-        lr = plan.schedule(run.step)
+        lr, progress = plan.schedule(run.step), run.step / plan.iterations
         set_lr(run.optimizer, lr)
 
         # (a) gradients of this step's batch, micro-batch by micro-batch
@@ -126,12 +139,12 @@ def fit(
             with _synchronising(objective, last):
                 hints = teach(batch.image) if teach else None
                 with torch.autocast(ranks.device.type, dtype=plan.amp, enabled=plan.amp is not None):
-                    terms = objective(batch, hints)
+                    terms = objective(batch, hints, progress)
                 loss = torch.stack(list(terms.values())).sum() / len(batches)
                 run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             meter.add(terms, images=len(batch.image), micro_batches=len(batches))
 
-        # (b) update
+        # (b) update the student and what is trained along, then any critics on what they have just seen
         run.scaler.unscale_(run.optimizer)
         if plan.clip_grad_norm:
             nn.utils.clip_grad_norm_(run.objective.parameters(), plan.clip_grad_norm)
@@ -140,6 +153,7 @@ def fit(
         run.optimizer.zero_grad(set_to_none=True)
         if run.ema:
             run.ema.update(run.objective.student)
+        meter.add_critics(run.objective.update_critics(progress))
         run.step += 1
 
         # (c) log, evaluate, save: reading the meter is the only host synchronisation, and finds a NaN by name
@@ -177,6 +191,7 @@ class Meter:
 
     def reset(self) -> None:
         self.sums: dict[str, Tensor] = {}
+        self.critics: dict[str, Tensor] = {}
         self.steps = 0.0
         self.images = 0
         self.since = time.perf_counter()
@@ -188,18 +203,24 @@ class Meter:
         self.steps += 1 / micro_batches
         self.images += images
 
+    def add_critics(self, losses: dict[str, Tensor]) -> None:
+        for name, loss in losses.items():
+            self.critics[name] = self.critics[name] + loss if name in self.critics else loss
+
     def read(self, step: int, world: int) -> dict[str, float]:
         """Means per step over all ranks, step_ms and images_per_s; then starts anew.
 
         Raises:
             DivergedError: naming every term that is not finite.
         """
-        values = mean_over_ranks(torch.stack(list(self.sums.values())) / self.steps).tolist()
-        means = dict(zip(self.sums, values, strict=True))
+        names = [f"loss_{name}" for name in self.sums] + [f"critic_{name}" for name in self.critics]
+        sums = torch.stack([*self.sums.values(), *self.critics.values()])
+        means = dict(zip(names, mean_over_ranks(sums / self.steps).tolist(), strict=True))
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken:
             raise DivergedError(
-                f"loss {', '.join(broken)} became non-finite at or before step {step}",
+                f"{', '.join(name.replace('_', ' ', 1) for name in broken)} became non-finite "
+                f"at or before step {step}",
                 hint=AFTER_DIVERGING,
             )
         seconds = time.perf_counter() - self.since
@@ -208,11 +229,8 @@ class Meter:
             "images_per_s": world * self.images / seconds,
         }
         self.reset()
-        return {
-            "loss": sum(means.values()),
-            **{f"loss_{name}": value for name, value in means.items()},
-            **speed,
-        }
+        total = sum(value for name, value in means.items() if name.startswith("loss_"))
+        return {"loss": total, **means, **speed}
 
 
 def _require_finite(run: Training) -> None:
@@ -221,7 +239,11 @@ def _require_finite(run: Training) -> None:
     Raises:
         DivergedError: naming the first weight or batch-norm statistic that is not finite.
     """
-    state = {name: value for name, value in run.objective.state_dict().items() if value.is_floating_point()}
+    state = {
+        name: value
+        for name, value in run.objective.state_dict().items()
+        if isinstance(value, Tensor) and value.is_floating_point()  # a critic's optimizer is no tensor
+    }
     finite = torch.stack([value.isfinite().all() for value in state.values()]).tolist()
     broken = [name for name, good in zip(state, finite, strict=True) if not good]
     if broken:

@@ -14,6 +14,9 @@ from hwdkit.types import Batch, SegOutput
 Teach = Callable[[Tensor], SegOutput]
 """A frozen teacher as a function: uint8 images -> its output, no gradient, no parameters to be found."""
 
+Ramp = Callable[[float], float]
+"""progress of training in [0, 1) -> factor of a weight."""
+
 
 class Objective(nn.Module):
     """The student and its losses: one module, so that one DDP wrapper and one optimizer see everything.
@@ -22,36 +25,84 @@ class Objective(nn.Module):
         student: the network being trained.
         losses: name -> loss (see `hwdkit.losses`); those with parameters are trained along.
         weights: name -> factor of that term.
+        ramps: name -> how the factor changes over training; those not named keep theirs.
     """
 
     def __init__(
-        self, student: Segmenter, losses: Mapping[str, nn.Module], weights: Mapping[str, float]
+        self,
+        student: Segmenter,
+        losses: Mapping[str, nn.Module],
+        weights: Mapping[str, float],
+        ramps: Mapping[str, Ramp] | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.losses = nn.ModuleDict(losses)
         self.weights = dict(weights)
-        self.taps = tuple(sorted({tap for loss in losses.values() for tap in loss.taps}))  # type: ignore[union-attr]
+        self.ramps = dict(ramps or {})
+        self.pairs = {name: tap_pairs(loss) for name, loss in losses.items()}
+        every = {pair for pairs in self.pairs.values() for pair in pairs}
+        self.taps = tuple(sorted({mine for mine, _ in every}))
+        self.teacher_taps = tuple(sorted({theirs for _, theirs in every}))
+        self.reads_teacher_aux = any(getattr(loss, "reads_teacher_aux", False) for loss in losses.values())
 
-    def forward(self, batch: Batch, hints: SegOutput | None) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, hints: SegOutput | None, progress: float = 0.0) -> dict[str, Tensor]:
         """The weighted terms of the total loss.
 
         Args:
             batch: images and labels on the student's device.
             hints: the teacher's output for the same images; None when nobody teaches.
+            progress: share of the training that is done, for weights that change.
 
         Returns:
             name -> scalar, already weighted; the loop sums and logs them.
         """
         output = self.student(batch.image, self.taps)
-        if hints is not None and hints.logits.shape[-2:] != output.logits.shape[-2:]:
-            hints = hints._replace(logits=self._resized(hints.logits, output.logits))
+        views = self._aligned(hints, output) if hints is not None else dict.fromkeys(self.losses)
         return {
-            name: self.weights[name] * loss(output, hints, batch.label) for name, loss in self.losses.items()
+            name: self.weight(name, progress) * loss(output, views[name], batch.label)
+            for name, loss in self.losses.items()
+        }
+
+    def weight(self, name: str, progress: float) -> float:
+        """The factor of a term at this point of the training."""
+        ramp = self.ramps.get(name)
+        return self.weights[name] * (ramp(progress) if ramp else 1.0)
+
+    def update_critics(self, progress: float) -> dict[str, Tensor]:
+        """Let every loss that owns a critic train it on the outputs of the step just taken.
+
+        Args:
+            progress: share of the training that is done.
+
+        Returns:
+            name -> the critic's own loss, detached.
+        """
+        return {
+            name: loss.update_critic(progress)  # type: ignore[operator]
+            for name, loss in self.losses.items()
+            if hasattr(loss, "update_critic")
+        }
+
+    def _aligned(self, hints: SegOutput, output: SegOutput) -> dict[str, SegOutput]:
+        """What each loss sees of the teacher: maps of the student's sizes, under the student's names."""
+        logits = self._resized(hints.logits, output.logits)
+        both = hints.aux is not None and output.aux is not None
+        aux = self._resized(hints.aux, output.aux) if both else None  # type: ignore[arg-type]
+        maps = {
+            (mine, theirs): self._resized(hints.taps[theirs], output.taps[mine])
+            for pairs in self.pairs.values()
+            for mine, theirs in pairs
+        }
+        return {
+            name: SegOutput(logits, aux, {mine: maps[mine, theirs] for mine, theirs in pairs})
+            for name, pairs in self.pairs.items()
         }
 
     def _resized(self, teacher: Tensor, student: Tensor) -> Tensor:
-        """The teacher's logits at the student's output stride, stretched as the student's own are."""
+        """A map of the teacher at the size of the student's, stretched as the student's own are."""
+        if teacher.shape[-2:] == student.shape[-2:]:
+            return teacher
         return F.interpolate(
             teacher.float(),
             student.shape[-2:],
@@ -60,13 +111,36 @@ class Objective(nn.Module):
         )
 
 
-def frozen_teacher(teacher: Segmenter, *, taps: tuple[str, ...], amp: torch.dtype | None) -> Teach:
+def tap_pairs(loss: nn.Module) -> tuple[tuple[str, str], ...]:
+    """(student's tap, teacher's tap) of every intermediate map that a loss compares."""
+    mine: tuple[str, ...] = loss.taps  # type: ignore[assignment]
+    theirs: tuple[str, ...] = getattr(loss, "teacher_taps", mine)
+    return tuple(zip(mine, theirs, strict=True))
+
+
+def ramp(*, warmup: float, decay: float) -> Ramp:
+    """A factor that rises linearly from 0 over the first `warmup` of the training and falls to 0 over the
+    last `decay` of it; shares of the whole, together at most 1.
+    """
+
+    def at(progress: float) -> float:
+        rising = progress / warmup if progress < warmup else 1.0
+        falling = (1 - progress) / decay if 1 - progress < decay else 1.0
+        return min(rising, falling)
+
+    return at
+
+
+def frozen_teacher(
+    teacher: Segmenter, *, taps: tuple[str, ...], amp: torch.dtype | None, aux: bool = False
+) -> Teach:
     """Close over a frozen network, so that it is in no checkpoint, no DDP bucket and no optimizer group.
 
     Args:
         teacher: put into eval mode for good.
         taps: intermediate maps that the losses need.
         amp: autocast type, or None.
+        aux: whether a loss compares auxiliary logits.
 
     Returns:
         image (N, 3, H, W) uint8 -> SegOutput.
@@ -76,7 +150,7 @@ def frozen_teacher(teacher: Segmenter, *, taps: tuple[str, ...], amp: torch.dtyp
     def teach(image: Tensor) -> SegOutput:
         # no_grad, not inference_mode: inference tensors cannot be saved for the student's backward.
         with torch.no_grad(), torch.autocast(image.device.type, dtype=amp, enabled=amp is not None):
-            output: SegOutput = teacher(image, taps)
+            output: SegOutput = teacher(image, taps, aux=aux)
         return output
 
     return teach

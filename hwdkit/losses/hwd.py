@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwdkit.losses.channel_wise import channel_kl, log_activation
+from hwdkit.losses.labels import small_label
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
 
@@ -66,7 +67,7 @@ def class_pixels(label: Tensor, classes: int, *, size: tuple[int, int]) -> Tenso
     Returns:
         (N, C) float32 counts.
     """
-    small = F.interpolate(label[:, None].float(), size, mode="nearest").long().flatten(1)
+    small = small_label(label, size).flatten(1)
     # Pixels that do not count go to one extra bin, which is cut off: no boolean indexing, no host sync.
     bins = torch.where((small >= 0) & (small < classes), small, classes)
     counts = torch.zeros(len(label), classes + 1, device=label.device)

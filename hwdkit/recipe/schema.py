@@ -59,9 +59,11 @@ class Input(Section):
 class Network(Section):
     """A segmentation network: a timm backbone and a head."""
 
-    backbone: str = Field(description="a timm model name that supports features_only and output_stride")
+    backbone: str = Field(description="a timm model name that supports features_only")
     backbone_options: dict[str, Any] = Field({}, description="passed to timm.create_model")
-    output_stride: Literal[8, 16, 32] = Field(8, description="image size over logit size; the papers' is 8")
+    output_stride: Literal[8, 16, 32] = Field(
+        8, description="image size over logit size; the papers' is 8; transformers have 32 only"
+    )
     head: Literal["deeplabv3", "pspnet", "fcn"] = Field(
         "deeplabv3", description="what turns features into logits"
     )

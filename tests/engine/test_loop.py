@@ -355,8 +355,8 @@ def test_a_teacher_of_another_stride_is_resized_to_the_student(make: Any, networ
     run, _ = make(Case("hwd", distil=True))
     teach = frozen_teacher(network(seed=2, output_stride=16, aux=False), taps=(), amp=None)
     assert teach(batch(0).image).logits.shape[-1] == 2
-    run.objective.losses["cwd"] = CWD()
-    run.objective.weights["cwd"] = 1.0
-    terms = run.objective(batch(0), teach(batch(0).image))
+    both = {"hwd": HWD(), "cwd": CWD(student_channels=5, teacher_channels=5)}
+    goal = Objective(run.objective.student, both, {"hwd": 1.0, "cwd": 1.0})
+    terms = goal(batch(0), teach(batch(0).image))
     assert terms["hwd"].isfinite()
     assert terms["cwd"].isfinite()

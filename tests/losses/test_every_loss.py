@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 
 import pytest
@@ -11,8 +12,33 @@ from torch import Tensor, nn
 from hwdkit.losses import LOSSES
 from hwdkit.types import IGNORE, SegOutput
 
+STUDENT_CHANNELS, TEACHER_CHANNELS = 16, 32
+FACTS = ("classes", "student_channels", "teacher_channels", "align_corners")
 every_loss = pytest.mark.parametrize("name", LOSSES)
-STUDENT_OF_ITSELF_IS_PERFECT = ("kd", "cwd", "hwd")
+STUDENT_OF_ITSELF_IS_PERFECT = (
+    *("kd", "cwd", "hwd", "pairwise", "ifv", "cirkd_minibatch", "mimic", "at", "local", "pkd"),
+)
+
+
+def make(name: str, *, classes: int = 5, equal: bool = False, **options: object) -> nn.Module:
+    """The loss as build makes it: told what it asks for about the networks. The same weights each time."""
+    wanted = inspect.signature(LOSSES[name]).parameters
+    tap = options.get("tap", wanted["tap"].default if "tap" in wanted else "logits")
+    channels = (classes, classes) if tap == "logits" else (STUDENT_CHANNELS, TEACHER_CHANNELS)
+    facts = {
+        "classes": classes,
+        "student_channels": channels[0],
+        "teacher_channels": channels[0] if equal else channels[1],
+    }
+    torch.manual_seed(0)
+    return LOSSES[name](**{key: value for key, value in facts.items() if key in wanted}, **options)
+
+
+def value_of(loss: nn.Module, student: SegOutput, teacher: SegOutput | None, label: Tensor) -> Tensor:
+    """The loss at its first step, with the same dice and the same memory whenever it is asked."""
+    torch.manual_seed(1)
+    result: Tensor = copy.deepcopy(loss)(student, teacher, label)
+    return result
 
 
 def labels(n: int = 2, classes: int = 5) -> Tensor:
@@ -23,7 +49,14 @@ def labels(n: int = 2, classes: int = 5) -> Tensor:
 
 
 def output(
-    loss: nn.Module, seed: int, *, n: int = 2, classes: int = 5, scale: float = 1.0, dtype: str = "float32"
+    loss: nn.Module,
+    seed: int,
+    *,
+    n: int = 2,
+    classes: int = 5,
+    scale: float = 1.0,
+    dtype: str = "float32",
+    channels: int = STUDENT_CHANNELS,
 ) -> SegOutput:
     """A random network output with every tap that the loss asks for; all of it wants gradients."""
     generator = torch.Generator().manual_seed(seed)
@@ -34,7 +67,13 @@ def output(
 
     taps = loss.taps
     assert isinstance(taps, tuple)
-    return SegOutput(random(classes), random(classes), {name: random(6) for name in taps})
+    return SegOutput(random(classes), random(classes), {name: random(channels) for name in taps})
+
+
+def both(loss: nn.Module, **how: object) -> tuple[SegOutput, SegOutput]:
+    """A student's and a teacher's output."""
+    student = output(loss, 1, **how)  # type: ignore[arg-type]
+    return student, output(loss, 2, channels=TEACHER_CHANNELS, **how)  # type: ignore[arg-type]
 
 
 def tensors(out: SegOutput) -> list[Tensor]:
@@ -47,15 +86,16 @@ def gradients(out: SegOutput) -> list[Tensor]:
 
 
 @every_loss
-def test_options_are_keyword_only_and_optional(name: str) -> None:
+def test_options_are_keyword_only_and_optional_but_for_what_the_networks_decide(name: str) -> None:
     options = list(inspect.signature(LOSSES[name].__init__).parameters.values())[1:]
     assert {option.kind for option in options} <= {inspect.Parameter.KEYWORD_ONLY}
-    assert all(option.default is not inspect.Parameter.empty for option in options)
+    required = {option.name for option in options if option.default is inspect.Parameter.empty}
+    assert required <= set(FACTS)
 
 
 @every_loss
 def test_module_names_its_taps(name: str) -> None:
-    loss = LOSSES[name]()
+    loss = make(name)
     assert isinstance(loss, nn.Module)
     assert isinstance(loss.taps, tuple)
     assert all(isinstance(tap, str) for tap in loss.taps)
@@ -63,9 +103,9 @@ def test_module_names_its_taps(name: str) -> None:
 
 @every_loss
 def test_gradient_reaches_the_student_and_never_the_teacher(name: str) -> None:
-    loss = LOSSES[name]()
-    student, teacher = output(loss, 1), output(loss, 2)
-    value = loss(student, teacher, labels())
+    loss = make(name)
+    student, teacher = both(loss)
+    value = value_of(loss, student, teacher, labels())
     assert value.shape == ()
     assert value.isfinite()
     value.backward()
@@ -77,9 +117,9 @@ def test_gradient_reaches_the_student_and_never_the_teacher(name: str) -> None:
 
 @every_loss
 def test_label_without_a_counted_pixel_gives_a_finite_loss(name: str) -> None:
-    loss = LOSSES[name]()
-    student, teacher = output(loss, 1), output(loss, 2)
-    value = loss(student, teacher, torch.full_like(labels(), IGNORE))
+    loss = make(name)
+    student, teacher = both(loss)
+    value = value_of(loss, student, teacher, torch.full_like(labels(), IGNORE))
     assert value.isfinite()
     value.backward()
     assert all(gradient.isfinite().all() for gradient in gradients(student))
@@ -88,9 +128,9 @@ def test_label_without_a_counted_pixel_gives_a_finite_loss(name: str) -> None:
 @every_loss
 @pytest.mark.parametrize(("n", "classes"), [(1, 5), (2, 1), (1, 1), (2, 2)])
 def test_one_image_or_one_class_is_enough(name: str, n: int, classes: int) -> None:
-    loss = LOSSES[name]()
-    student, teacher = output(loss, 1, n=n, classes=classes), output(loss, 2, n=n, classes=classes)
-    value = loss(student, teacher, labels(n, classes))
+    loss = make(name, classes=classes)
+    student, teacher = both(loss, n=n, classes=classes)
+    value = value_of(loss, student, teacher, labels(n, classes))
     assert value.isfinite()
     value.backward()
     assert all(gradient.isfinite().all() for gradient in gradients(student))
@@ -98,9 +138,9 @@ def test_one_image_or_one_class_is_enough(name: str, n: int, classes: int) -> No
 
 @every_loss
 def test_class_absent_from_the_labels_does_no_harm(name: str) -> None:
-    loss = LOSSES[name]()
-    student, teacher = output(loss, 1), output(loss, 2)
-    value = loss(student, teacher, torch.full_like(labels(), 3))
+    loss = make(name)
+    student, teacher = both(loss)
+    value = value_of(loss, student, teacher, torch.full_like(labels(), 3))
     assert value.isfinite()
     value.backward()
     assert all(gradient.isfinite().all() for gradient in gradients(student))
@@ -108,9 +148,9 @@ def test_class_absent_from_the_labels_does_no_harm(name: str) -> None:
 
 @every_loss
 def test_student_that_equals_the_teacher_is_finite(name: str) -> None:
-    loss = LOSSES[name]()
+    loss = make(name, equal=True)
     student = output(loss, 1)
-    value = loss(student, student, labels())
+    value = value_of(loss, student, student, labels())
     assert value.isfinite()
     value.backward()
     assert all(gradient.isfinite().all() for gradient in gradients(student))
@@ -118,21 +158,21 @@ def test_student_that_equals_the_teacher_is_finite(name: str) -> None:
 
 @pytest.mark.parametrize("name", STUDENT_OF_ITSELF_IS_PERFECT)
 def test_student_that_equals_the_teacher_has_nothing_to_learn(name: str) -> None:
-    loss = LOSSES[name]()
+    loss = make(name, equal=True).double()
     student, teacher = output(loss, 1, dtype="float64"), output(loss, 1, dtype="float64")
-    value = loss(student, teacher, labels())
+    value = value_of(loss, student, teacher, labels())
     assert value.item() == pytest.approx(0, abs=1e-12)
     value.backward()
-    assert student.logits.grad is not None
-    assert student.logits.grad.abs().max() < 1e-12
+    assert gradients(student)
+    assert all(gradient.abs().max() < 1e-12 for gradient in gradients(student))
 
 
 @every_loss
 @pytest.mark.parametrize("scale", [1e3, 3e3, 1e4])
 def test_huge_logits_stay_finite(name: str, scale: float) -> None:
-    loss = LOSSES[name]()
-    student, teacher = output(loss, 1, scale=scale), output(loss, 2, scale=scale)
-    value = loss(student, teacher, labels())
+    loss = make(name)
+    student, teacher = both(loss, scale=scale)
+    value = value_of(loss, student, teacher, labels())
     assert value.isfinite()
     value.backward()
     assert all(gradient.isfinite().all() for gradient in gradients(student))
@@ -141,27 +181,28 @@ def test_huge_logits_stay_finite(name: str, scale: float) -> None:
 @every_loss
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_inputs_are_compared_in_float32(name: str, dtype: str) -> None:
-    loss = LOSSES[name]()
-    half = [output(loss, seed, dtype=dtype) for seed in (1, 2)]
+    loss = make(name)
+    half = both(loss, dtype=dtype)
     full = [
         SegOutput(out.logits.float(), out.aux.float(), {key: tap.float() for key, tap in out.taps.items()})
         for out in half
         if out.aux is not None
     ]
-    value = loss(*half, labels())
+    value = value_of(loss, *half, labels())
     assert value.dtype == torch.float32
-    assert torch.equal(value, loss(*full, labels()))
+    assert torch.equal(value, value_of(loss, *full, labels()))
     value.backward()
     assert all(gradient.dtype == getattr(torch, dtype) for gradient in gradients(half[0]))
 
 
 @every_loss
 def test_autocast_changes_neither_value_nor_gradient(name: str) -> None:
-    loss = LOSSES[name]()
-    plain, cast, teacher = output(loss, 1), output(loss, 1), output(loss, 2)
-    expected = loss(plain, teacher, labels())
+    loss = make(name)
+    plain, teacher = both(loss)
+    cast = output(loss, 1)
+    expected = value_of(loss, plain, teacher, labels())
     with torch.autocast("cpu", torch.bfloat16):
-        value = loss(cast, teacher, labels())
+        value = value_of(loss, cast, teacher, labels())
     assert value.dtype == torch.float32
     assert torch.equal(value, expected)
     expected.backward()
@@ -171,11 +212,37 @@ def test_autocast_changes_neither_value_nor_gradient(name: str) -> None:
 
 
 @every_loss
+@pytest.mark.parametrize("label", [labels(), torch.full_like(labels(), IGNORE)], ids=["labelled", "ignored"])
+def test_every_trained_parameter_gets_a_gradient(name: str, label: Tensor) -> None:
+    """DistributedDataParallel waits for all of them."""
+    loss = make(name)
+    loss(*both(loss), label).backward()
+    trained = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in trained)
+
+
+@every_loss
+def test_maps_of_zeros_stay_finite(name: str) -> None:
+    loss = make(name)
+    student, teacher = both(loss, scale=0.0)
+    value = value_of(loss, student, teacher, labels())
+    assert value.isfinite()
+    value.backward()
+    assert all(gradient.isfinite().all() for gradient in gradients(student))
+
+
+@every_loss
+def test_the_same_dice_give_the_same_value(name: str) -> None:
+    loss = make(name)
+    assert torch.equal(value_of(loss, *both(loss), labels()), value_of(loss, *both(loss), labels()))
+
+
+@every_loss
 def test_inputs_are_left_alone(name: str) -> None:
-    loss = LOSSES[name]()
-    student, teacher, label = output(loss, 1), output(loss, 2), labels()
+    loss = make(name)
+    (student, teacher), label = both(loss), labels()
     before = [tensor.detach().clone() for tensor in (*tensors(student), *tensors(teacher), label)]
-    loss(student, teacher, label).backward()
+    value_of(loss, student, teacher, label).backward()
     after = (*tensors(student), *tensors(teacher), label)
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
@@ -184,7 +251,7 @@ def test_inputs_are_left_alone(name: str) -> None:
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_temperature_that_is_no_positive_number_is_refused(name: str, temperature: float) -> None:
     with pytest.raises(ValueError, match="temperature"):
-        LOSSES[name](temperature=temperature)
+        make(name, temperature=temperature)
 
 
 def test_unknown_reduction_of_kd_is_refused() -> None:
@@ -209,14 +276,14 @@ def test_auxiliary_head_adds_its_weighted_cross_entropy() -> None:
 def test_cross_entropy_of_ignored_pixels_alone_is_zero_with_zero_gradient() -> None:
     loss = LOSSES["ce"]()
     student = output(loss, 1)
-    value = loss(student, None, torch.full_like(labels(), IGNORE))
+    value = value_of(loss, student, None, torch.full_like(labels(), IGNORE))
     value.backward()
     assert value.item() == 0
     assert all(not gradient.any() for gradient in gradients(student))
 
 
 def test_kd_does_not_see_a_constant_added_to_all_classes_of_a_pixel() -> None:
-    loss = LOSSES["kd"](temperature=2.0)
+    loss = make("kd", temperature=2.0)
     student, teacher = output(loss, 1, dtype="float64"), output(loss, 2, dtype="float64")
     shift = torch.randn(2, 1, 8, 10, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     moved = student._replace(logits=student.logits + 10 * shift)

@@ -35,7 +35,8 @@ def tolerance(case: dict[str, Any]) -> float:
 
 
 def value(case: dict[str, Any], logits: Tensor, teacher: Tensor = TEACHER) -> Tensor:
-    loss = LOSSES[case["loss"]](**case["options"])
+    channels = {"student_channels": 7, "teacher_channels": 7} if case["loss"] == "cwd" else {}
+    loss = LOSSES[case["loss"]](**channels, **case["options"])
     result: Tensor = loss(SegOutput(logits, None, {}), SegOutput(teacher, None, {}), LABEL)
     return result
 

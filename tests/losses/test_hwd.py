@@ -151,7 +151,8 @@ def test_gradient_is_the_weighted_difference_of_the_maps(seed: int, chosen: dict
 )
 def test_hwd_becomes_cwd_where_all_channels_weigh_the_same(limit: dict[str, Any]) -> None:
     arguments = maps(1)
-    torch.testing.assert_close(value(HWD(**limit), *arguments), value(CWD(), *arguments), rtol=1e-7, atol=0)
+    cwd = CWD(student_channels=7, teacher_channels=7)
+    torch.testing.assert_close(value(HWD(**limit), *arguments), value(cwd, *arguments), rtol=1e-7, atol=0)
 
 
 def test_channels_that_diverge_more_weigh_more() -> None:

@@ -65,7 +65,8 @@ def test_the_text_spells_out_every_default():
     written = yaml.safe_load(dump(recipe_with()))
     assert set(written) == set(Recipe.model_fields)
     assert written["train"]["batch_size"] == 8
-    assert written["losses"] == {"ce": {"loss": "ce", "weight": 1.0, "aux_weight": 0.4}}
+    constant = {"warmup": 0.0, "decay": 0.0}
+    assert written["losses"] == {"ce": {"loss": "ce", "weight": 1.0, "schedule": constant, "aux_weight": 0.4}}
 
 
 def test_a_yaml_1_1_reader_sees_the_same_values():

@@ -1,0 +1,78 @@
+"""What losses on maps share: which map of each network they compare, and how channels are matched."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from hwdkit.losses.precision import at_least_float32
+from hwdkit.types import SegOutput
+
+LOGITS = "logits"
+"""The tap that every network has: the score maps themselves."""
+
+Projector = Literal["auto", "none", "linear", "linear_bn_relu"]
+
+
+class FeatureLoss(nn.Module):
+    """A loss that compares one map of the student with one of the teacher.
+
+    The objective hands over the teacher's map under the student's name and at the student's size, so only
+    the number of channels may differ here.
+
+    Args:
+        tap: "logits", "embedding" or a stage: see `Segmenter.tap_names`.
+        teacher_tap: the teacher's map, where it goes by another name; None = the same.
+
+    Raises:
+        ValueError: score maps are compared with an intermediate map.
+    """
+
+    def __init__(self, *, tap: str, teacher_tap: str | None = None) -> None:
+        super().__init__()
+        other = tap if teacher_tap is None else teacher_tap
+        if (tap == LOGITS) != (other == LOGITS):
+            raise ValueError(f"logits can be compared with logits only, not {tap} with {other}")
+        self.tap, self.teacher_tap = tap, other
+        self.taps: tuple[str, ...] = () if tap == LOGITS else (tap,)
+        self.teacher_taps: tuple[str, ...] = () if tap == LOGITS else (other,)
+        self.reads_logits = tap == LOGITS
+
+    def maps(self, student: SegOutput, teacher: SegOutput) -> tuple[Tensor, Tensor]:
+        """The two maps, (N, C_S, h, w) and (N, C_T, h, w), at least float32; the teacher's is detached."""
+        if self.tap == LOGITS:
+            pair = student.logits, teacher.logits
+        else:
+            pair = student.taps[self.tap], teacher.taps[self.tap]
+        return at_least_float32(pair[0]), at_least_float32(pair[1]).detach()
+
+
+def projector(
+    kind: Projector, student_channels: int, teacher_channels: int, *, bias: bool = False
+) -> nn.Module:
+    """The student's channels to the teacher's: trained along with the student, left behind afterwards.
+
+    Args:
+        kind: linear is a 1x1 convolution; linear_bn_relu adds batch norm and ReLU; auto is linear where the
+            channels differ and nothing where they do not.
+        student_channels: C_S.
+        teacher_channels: C_T.
+        bias: whether the convolution has one.
+
+    Raises:
+        ValueError: none, but the channels differ; or no such kind.
+    """
+    if kind not in ("auto", "none", "linear", "linear_bn_relu"):
+        raise ValueError(f"projector must be auto, none, linear or linear_bn_relu, not {kind!r}")
+    differ = student_channels != teacher_channels
+    if kind == "none" and differ:
+        raise ValueError(
+            f"projector: none needs equal channels; student {student_channels}, teacher {teacher_channels}"
+        )
+    if kind == "none" or (kind == "auto" and not differ):
+        return nn.Identity()
+    convolution = nn.Conv2d(student_channels, teacher_channels, 1, bias=bias)
+    if kind == "linear_bn_relu":
+        return nn.Sequential(convolution, nn.BatchNorm2d(teacher_channels), nn.ReLU(inplace=True))
+    return convolution
