@@ -48,6 +48,10 @@ InitFrom = Annotated[Path | None, typer.Option("--init-from", help="Start from t
 MaxTime = Annotated[
     str | None, typer.Option("--max-time", help="Stop cleanly after e.g. 90s, 45m, 11h30m (exit 75).")
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show the networks, the losses and how their maps meet; train nothing."),
+]
 AutoResume = Annotated[bool, typer.Option("--auto-resume", help="Continue --out if it has a checkpoint.")]
 Gpus = Annotated[str, typer.Option("--gpus", help="auto (all visible), a number, or 0 for the CPU.")]
 OneGpu = Annotated[str, typer.Option("--gpus", help="auto (one if there is one), 1, or 0 for the CPU.")]

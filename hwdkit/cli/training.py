@@ -11,6 +11,7 @@ from hwdkit.cli.options import (
     DATA,
     AutoResume,
     DataRoot,
+    DryRun,
     Gpus,
     InitFrom,
     Json,
@@ -50,13 +51,15 @@ def train_teacher(
     rdzv_endpoint: RdzvEndpoint = None,
     rdzv_id: RdzvId = "hwdkit",
     max_restarts: MaxRestarts = 0,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train the teacher that a recipe describes."""
     _train(
         "train-teacher", recipe, set_, teacher=None, out=out, resume=resume, auto_resume=auto_resume,
-        init_from=init_from, data_root=data_root, max_time=max_time, as_json=as_json, quiet=quiet,
+        init_from=init_from, data_root=data_root, max_time=max_time, dry_run=dry_run,
+        as_json=as_json, quiet=quiet,
         launch={"gpus": gpus, "ranks": ranks, "nnodes": nnodes, "rdzv_endpoint": rdzv_endpoint,
                 "rdzv_id": rdzv_id, "max_restarts": max_restarts},
     )  # fmt: skip
@@ -81,13 +84,15 @@ def distill(
     rdzv_endpoint: RdzvEndpoint = None,
     rdzv_id: RdzvId = "hwdkit",
     max_restarts: MaxRestarts = 0,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Distil a teacher into a student as a recipe says."""
     _train(
         "distill", recipe, set_, teacher=teacher, out=out, resume=resume, auto_resume=auto_resume,
-        init_from=init_from, data_root=data_root, max_time=max_time, as_json=as_json, quiet=quiet,
+        init_from=init_from, data_root=data_root, max_time=max_time, dry_run=dry_run,
+        as_json=as_json, quiet=quiet,
         launch={"gpus": gpus, "ranks": ranks, "nnodes": nnodes, "rdzv_endpoint": rdzv_endpoint,
                 "rdzv_id": rdzv_id, "max_restarts": max_restarts},
     )  # fmt: skip
@@ -96,13 +101,15 @@ def distill(
 def _train(
     command: str, name: str | None, overrides: list[str] | None, *, teacher: str | None, out: Path | None,
     resume: Path | None, auto_resume: bool, init_from: Path | None, data_root: Path, max_time: str | None,
-    as_json: bool, quiet: bool, launch: dict[str, Any],
+    dry_run: bool, as_json: bool, quiet: bool, launch: dict[str, Any],
 ) -> None:  # fmt: skip
     if (name is None) == (resume is None):
         raise UsageError("give either --recipe (a new run) or --resume (an old one)")
     if auto_resume and out is None:
         raise UsageError("--auto-resume needs --out: the run directory to continue, or to begin")
-    for option, value in (("--out", out), ("--init-from", init_from), ("--teacher", teacher)):
+    for option, value in (
+        ("--out", out), ("--init-from", init_from), ("--teacher", teacher), ("--dry-run", dry_run or None)
+    ):  # fmt: skip
         if resume is not None and value is not None:
             raise UsageError(f"{option} means nothing with --resume, which continues a run as it was")
     max_seconds = values.seconds(max_time)
@@ -116,6 +123,10 @@ def _train(
         assert loaded is not None
         overrides = _changes_to_a_run(loaded, out)
         loaded, resume = None, out
+
+    if dry_run:
+        return _dry_run(command, loaded, teacher=teacher, out=out, data_root=data_root, as_json=as_json,
+                        ranks=plan.processes())  # fmt: skip
 
     from hwdkit.commands import console, distill, narration, run, train_teacher, training
     from hwdkit.commands.launch import is_worker, launch_again, speaks
@@ -145,6 +156,25 @@ def _train(
         result = train_teacher.run(loaded, settings)
     if speaks():
         exits.print_result(result, as_json, lambda: narration.render(result))
+
+
+def _dry_run(
+    command: str, recipe: LoadedRecipe | None, *, teacher: str | None, out: Path | None, data_root: Path,
+    as_json: bool, ranks: int,
+) -> None:  # fmt: skip
+    """Print what would be trained; end with the exit code of the first thing that is missing."""
+    from hwdkit.commands import distill, dry_run
+    from hwdkit.commands.run import Settings
+
+    assert recipe is not None
+    settings = Settings(data_root=data_root, out=out)
+    if command == "distill":
+        result, error = dry_run.run(distill.with_teacher(recipe, teacher), "student", settings, ranks=ranks)
+    else:
+        result, error = dry_run.run(recipe, "teacher", settings, ranks=ranks)
+    exits.print_result(result, as_json, lambda: dry_run.render(result), error=error)
+    if error is not None:
+        raise error
 
 
 def _changes_to_a_run(loaded: LoadedRecipe, out: Path) -> list[str]:

@@ -24,12 +24,21 @@ def run(recipe: Recipe, settings: Settings, *, teacher: str | None = None) -> di
     Raises:
         RecipeError: a teacher for a recipe that has no use for one.
     """
-    if teacher is not None:
-        if recipe.teacher is None:
-            raise RecipeError(
-                f"recipe {recipe.name} has no teacher: none of its losses learns from one",
-                hint="leave out --teacher, or choose a recipe that distils",
-            )
-        named = recipe.teacher.model_copy(update={"checkpoint": teacher})
-        recipe = recipe.model_copy(update={"teacher": named})
-    return train(recipe, "student", settings)
+    return train(with_teacher(recipe, teacher), "student", settings)
+
+
+def with_teacher(recipe: Recipe, teacher: str | None) -> Recipe:
+    """The recipe with the teacher that the command line names, if it names one.
+
+    Raises:
+        RecipeError: a teacher for a recipe that has no use for one.
+    """
+    if teacher is None:
+        return recipe
+    if recipe.teacher is None:
+        raise RecipeError(
+            f"recipe {recipe.name} has no teacher: none of its losses learns from one",
+            hint="leave out --teacher, or choose a recipe that distils",
+        )
+    named = recipe.teacher.model_copy(update={"checkpoint": teacher})
+    return recipe.model_copy(update={"teacher": named})
