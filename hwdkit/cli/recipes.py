@@ -14,7 +14,7 @@ from hwdkit.commands import exits
 recipes_app = typer.Typer(
     help="List, show, validate and copy recipes.",
     no_args_is_help=True,
-    epilog="Example:  hwdkit recipes list --dataset scenes",
+    epilog="Example:  hwdkit recipes list --dataset cityscapes",
 )
 app.add_typer(recipes_app, name="recipes")
 
@@ -22,12 +22,16 @@ app.add_typer(recipes_app, name="recipes")
 @recipes_app.command("list", epilog="Example:  hwdkit recipes list --dataset ade20k")
 def recipes_list(
     dataset: Annotated[DatasetName | None, typer.Option(help="Only recipes for this dataset.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help="Only recipes whose names end in -METHOD, such as cirkd."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the recipes that can be named."""
+    """List the recipes that can be named, with the weights of their losses."""
     from hwdkit.commands import recipes as command
 
-    rows = [row for row in command.list_recipes() if dataset is None or row["dataset"] == dataset.value]
+    rows = command.only(command.list_recipes(), dataset=dataset, method=method)
     exits.print_result({"recipes": rows}, as_json, lambda: command.render_list(rows))
 
 

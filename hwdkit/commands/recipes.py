@@ -13,9 +13,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.errors import HwdkitError, RecipeError
+from hwdkit.errors import HwdkitError, RecipeError, UsageError
 from hwdkit.recipe.complaints import LOSS_OPTIONS
-from hwdkit.recipe.find import available, find, listed
+from hwdkit.recipe.find import available, did_you_mean, find, listed
 from hwdkit.recipe.load import base_files, dump, load, shown
 from hwdkit.recipe.schema import Network, Recipe
 
@@ -23,20 +23,42 @@ from hwdkit.recipe.schema import Network, Recipe
 def list_recipes() -> list[dict[str, Any]]:
     """One row a recipe that can be named: name, dataset, network, losses, summary, path, error.
 
-    A broken file in ./recipes fills `error` with its first complaint rather than hiding all the others.
+    Sorted by dataset, then by name. A broken file in ./recipes fills `error` with its first complaint rather
+    than hiding all the others.
     """
-    return [_row(path) for path in available()]
+    return sorted(map(_row, available()), key=lambda row: (row["dataset"], row["name"]))
+
+
+def only(
+    rows: list[dict[str, Any]], *, dataset: str | None = None, method: str | None = None
+) -> list[dict[str, Any]]:
+    """The rows of `list_recipes` for one dataset, and those whose names end in -METHOD; None = all.
+
+    Raises:
+        UsageError: no recipe of any dataset is named so; lists the methods that there are.
+    """
+    if method is not None and not any(row["name"].endswith(f"-{method}") for row in rows):
+        known = sorted({row["name"].split("-", 2)[2] for row in rows if row["name"].count("-") >= 2})
+        raise UsageError(
+            f"no recipe is named ...-{method}.{did_you_mean(method, known)}",
+            where="--method",
+            hint=f"Known: {', '.join(known)}.",
+        )
+    return [
+        row
+        for row in rows
+        if dataset in (None, row["dataset"]) and (method is None or row["name"].endswith(f"-{method}"))
+    ]
 
 
 def render_list(rows: list[dict[str, Any]]) -> Table:
-    """The rows of `list_recipes` as a table for the terminal."""
+    """The rows of `list_recipes` as a table for the terminal; dataset and network stand in the summary."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("recipe", "dataset", "network", "losses", "summary"):
+    for column in ("recipe", "losses", "summary"):
         table.add_column(column, no_wrap=column == "recipe")
     for row in rows:
         about = f"not valid: {row['error']}" if row.get("error") else row["summary"]
-        cells = (row["name"], row["dataset"], row["network"], row["losses"], about)
-        table.add_row(*map(Text, cells))  # a file's brackets are not markup
+        table.add_row(*map(Text, (row["name"], row["losses"], about)))  # a file's brackets are not markup
     return table
 
 
@@ -181,4 +203,4 @@ def _network(network: Network) -> str:
 
 
 def _term(name: str, weight: float) -> str:
-    return name if weight == 1 else f"{weight:g} {name}"
+    return name if weight == 1 else f"{weight:g} {name}".replace("e-0", "e-")

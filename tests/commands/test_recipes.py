@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hwdkit.commands import recipes
-from hwdkit.errors import RecipeError
+from hwdkit.errors import RecipeError, UsageError
 from hwdkit.recipe import load, loads_resolved
 from hwdkit.recipe.complaints import LOSS_OPTIONS
 
@@ -32,6 +32,45 @@ def test_a_broken_recipe_does_not_hide_the_others():
     assert rows["mine"]["error"].startswith("recipes/mine.yaml:1: ")
     assert rows["scenes-r10-hwd"]["error"] is None
     assert {tuple(row) for row in map(sorted, rows.values())} == {tuple(sorted(rows["mine"]))}
+
+
+def test_the_list_is_sorted_by_dataset_then_by_name():
+    Path("recipes").mkdir()
+    Path("recipes/mine.yaml").write_text("base: ade20k-r18-hwd\n")
+    places = [(row["dataset"], row["name"]) for row in recipes.list_recipes()]
+    assert ("ade20k", "mine") in places
+    assert places == sorted(places)
+
+
+def test_the_list_can_be_narrowed_to_a_dataset_and_a_method():
+    rows = recipes.list_recipes()
+    names = {row["name"] for row in recipes.only(rows, dataset="camvid")}
+    assert {"camvid-mbv2-hwd", "camvid-r50-teacher"} <= names
+    assert all(name.startswith("camvid-") for name in names)
+    assert [row["name"] for row in recipes.only(rows, dataset="camvid", method="hwd")] == ["camvid-mbv2-hwd"]
+    assert recipes.only(rows, dataset="scenes", method="pi-ho") == []  # a method, though not for scenes
+    assert recipes.only(rows) == rows
+
+
+def test_an_unknown_method_names_the_known_ones():
+    with pytest.raises(UsageError, match=r"Did you mean 'cirkd'\?") as caught:
+        recipes.only(recipes.list_recipes(), method="cirdk")
+    assert "baseline, cirkd, cirkd-official, cwd," in caught.value.hint
+
+
+def test_an_unknown_dataset_names_the_known_ones_and_exits_2():
+    from typer.testing import CliRunner
+
+    from hwdkit.cli import app
+
+    refused = CliRunner().invoke(app, ["recipes", "list", "--dataset", "kitti"])
+    assert refused.exit_code == 2
+    assert all(name in refused.output for name in ("ade20k", "camvid", "cityscapes", "scenes"))
+
+
+def test_the_table_spells_weights_as_recipes_do():
+    (row,) = recipes.only(recipes.list_recipes(), dataset="ade20k", method="mgd")[1:2]
+    assert row["losses"] == "ce + 2e-5 mgd"
 
 
 def test_show_keeps_the_comments_and_resolved_spells_out_everything():
