@@ -79,6 +79,7 @@ def step(run: Training, batch: Batch, teach: Teach | None, amp: str) -> Callable
         torch.stack(list(terms.values())).sum().backward()
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
+        run.objective.update_critics(0.0)
         synchronise(batch.image.device)
 
     return work

@@ -29,6 +29,8 @@ from hwdkit.engine.objectives import Objective, frozen_teacher
 from hwdkit.engine.optim import poly_schedule
 from hwdkit.errors import DivergedError, RecipeError
 from hwdkit.losses import KD
+from hwdkit.losses.discriminator import Discriminator
+from hwdkit.losses.holistic import gradient_penalty, wasserstein_loss
 from hwdkit.models.contract import InputContract
 from hwdkit.models.segmenter import NetworkSpec, Segmenter
 from hwdkit.models.segmenter import build as build_network
@@ -54,6 +56,8 @@ losses:
   pairwise: {}
   ifv: {}
   at: {}
+  mgd: {weight: 0.01, mask_ratio: 0}
+  af_dcd: {tap: embedding, feature_weight: 0.001, contrast_weight: 0.01, mask_ratio: 0, groups: 4, pool: 1}
 """
 DISTIL = "losses: {hwd: {weight: 3.0, area_correction: paper}, cwd: {weight: 2.0}}\n"
 
@@ -143,6 +147,22 @@ def contested(ranks: Ranks) -> dict[str, Any]:
     """
     critic = "{weight: 0.5, critic_optimizer: sgd, critic_lr: 0.1}"
     return trained(ranks, text=f"losses: {{holistic: {critic}, mimic: {{}}}}", accumulate=2, steps=2)
+
+
+def penalised(ranks: Ranks) -> dict[str, Tensor]:
+    """Gradients of a critic with a gradient penalty, which differentiates through its shared batch norm."""
+    dice = torch.Generator().manual_seed(6)
+    student, teacher = torch.randn(2, 4, 3, 64, 64, generator=dice, dtype=torch.float64)
+    a = torch.rand(4, generator=dice, dtype=torch.float64)
+    size = 4 // ranks.world
+    own = slice(ranks.rank * size, (ranks.rank + 1) * size)
+    torch.manual_seed(0)
+    critic = Discriminator(3, width=8).double()
+    teacher = 3 * teacher + 1
+    loss = wasserstein_loss(critic(student[own]), critic(teacher[own]))
+    loss = loss + 10 * gradient_penalty(critic, student[own], teacher[own], a[own])
+    loss.backward()
+    return {name: mean_over_ranks(p.grad) for name, p in critic.named_parameters() if p.grad is not None}
 
 
 def accumulated(ranks: Ranks) -> dict[str, Any]:
@@ -258,6 +278,7 @@ JOBS: tuple[Callable[[Ranks], Any], ...] = (
     distilled,
     related,
     contested,
+    penalised,
     accumulated,
     without_auxiliary_loss,
     stopped_elsewhere,

@@ -113,6 +113,12 @@ def test_projectors_queues_and_critics_are_the_same_for_two_processes_as_for_one
 
 
 @pytest.mark.distributed
+def test_a_gradient_penalty_is_that_of_the_whole_batch(one: Any, two: Any) -> None:
+    assert_near(two[0]["penalised"], one["penalised"], rtol=1e-6, atol=1e-10)
+    assert_near(two[1]["penalised"], two[0]["penalised"], rtol=0, atol=0)
+
+
+@pytest.mark.distributed
 @pytest.mark.parametrize("job", ["distilled", "accumulated"])
 def test_two_processes_log_the_losses_that_one_logs(job: str, one: Any, two: Any) -> None:
     for rank in (0, 1):

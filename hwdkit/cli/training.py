@@ -32,6 +32,7 @@ from hwdkit.commands import exits, values
 from hwdkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from hwdkit.commands.launch import Launch
     from hwdkit.recipe.schema import Recipe as LoadedRecipe
 
 
@@ -119,14 +120,16 @@ def _train(
 
     # Strict and torch-free: a typo in the recipe fails in milliseconds.
     loaded = load(name, overrides=overrides or []) if name is not None else None
+    if dry_run:
+        assert loaded is not None  # --resume and --dry-run exclude each other
+        return _dry_run(
+            command, loaded, teacher=teacher, out=None if auto_resume else out, init_from=init_from,
+            data_root=data_root, as_json=as_json, plan=plan,
+        )  # fmt: skip
     if auto_resume and out is not None and (out / "checkpoints" / "last.pt").is_file():
         assert loaded is not None
         overrides = _changes_to_a_run(loaded, out)
         loaded, resume = None, out
-
-    if dry_run:
-        return _dry_run(command, loaded, teacher=teacher, out=out, data_root=data_root, as_json=as_json,
-                        ranks=plan.processes())  # fmt: skip
 
     from hwdkit.commands import console, distill, narration, run, train_teacher, training
     from hwdkit.commands.launch import is_worker, launch_again, speaks
@@ -159,20 +162,22 @@ def _train(
 
 
 def _dry_run(
-    command: str, recipe: LoadedRecipe | None, *, teacher: str | None, out: Path | None, data_root: Path,
-    as_json: bool, ranks: int,
+    command: str, recipe: LoadedRecipe, *, teacher: str | None, out: Path | None, init_from: Path | None,
+    data_root: Path, as_json: bool, plan: Launch,
 ) -> None:  # fmt: skip
     """Print what would be trained; end with the exit code of the first thing that is missing."""
     from hwdkit.commands import distill, dry_run
+    from hwdkit.commands.launch import speaks
     from hwdkit.commands.run import Settings
 
-    assert recipe is not None
-    settings = Settings(data_root=data_root, out=out)
+    settings = Settings(data_root=data_root, out=out, init_from=init_from, cpu=plan.cpu)
+    ranks = plan.processes()
     if command == "distill":
         result, error = dry_run.run(distill.with_teacher(recipe, teacher), "student", settings, ranks=ranks)
     else:
         result, error = dry_run.run(recipe, "teacher", settings, ranks=ranks)
-    exits.print_result(result, as_json, lambda: dry_run.render(result), error=error)
+    if speaks():
+        exits.print_result(result, as_json, lambda: dry_run.render(result), error=error)
     if error is not None:
         raise error
 

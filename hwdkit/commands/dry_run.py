@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from hwdkit.commands.groundwork import Role, resolved
 from hwdkit.commands.run import Settings, trained_section
-from hwdkit.data.datasets import layout_of
+from hwdkit.data.datasets import DATASETS, layout_of
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import require_divisible
 from hwdkit.engine import build
 from hwdkit.engine.networks import Loaded, load_network, require_classes
 from hwdkit.engine.objectives import Objective, tap_pairs
 from hwdkit.engine.rundir import RunDir
-from hwdkit.errors import HwdkitError
+from hwdkit.errors import CheckpointError, HwdkitError
 from hwdkit.losses.features import LOGITS
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.models.segmenter import build as build_segmenter
@@ -102,17 +102,33 @@ def run(
     recipe = resolved(recipe, role, None)
     missing: list[HwdkitError] = []
     index = _checked(missing, lambda: load_index(settings.data_root / recipe.data.dataset))
+    if index is None and recipe.data.dataset not in DATASETS:
+        raise missing[-1]  # nobody else knows how many classes it has
     classes = len((index or layout_of(recipe.data.dataset)).classes)
     train, out = recipe.train, settings.out
     _checked(missing, lambda: require_divisible(train.batch_size, world=ranks, accumulate=train.accumulate))
     if out is not None:
         _checked(missing, lambda: RunDir(out).require_unused(or_unsaved=settings.restart))
+    device = torch.device("cuda" if torch.cuda.is_available() and not settings.cpu else "cpu")
+    _checked(missing, lambda: build.require_possible(train, device))
+    _checked(missing, lambda: build.pretrained_weights(section))
+    start = settings.init_from
+    if start is not None:
+        _checked(missing, lambda: load_network(start))
     student = _on_meta(section, classes)
+    share = train.batch_size // (ranks * train.accumulate)
+    if ranks == 1:
+        _checked(missing, lambda: student.train().check_batch(share))
     teacher, origin = None, ""
     if role == "student" and build.needs_teacher(recipe):
         loaded = _checked(missing, lambda: load_network(build.teacher_checkpoint(recipe)))
         if loaded and index:
             _checked(missing, lambda: require_classes(loaded, index))
+        elif loaded and loaded.model.spec.classes != classes:
+            raise CheckpointError(
+                f"checkpoint has {loaded.model.spec.classes} classes, {recipe.data.dataset} has {classes}",
+                where=str(loaded.path),
+            )
         teacher, origin = _teacher(recipe, loaded, classes)
         if teacher is None:
             raise missing[-1]  # without a teacher's shape there is nothing to show

@@ -28,9 +28,14 @@ def beginning(recipe: Recipe, role: str, images: int, ranks: Ranks) -> str:
 def step(row: dict[str, float], total: int) -> str:
     """One row of metrics.jsonl for people."""
     terms = "  ".join(f"{key[5:]} {value:.4f}" for key, value in row.items() if key.startswith("loss_"))
+    critics = "".join(
+        f"  critic {key.removeprefix('critic_')} {value:.4f}"
+        for key, value in row.items()
+        if key.startswith("critic_")
+    )
     left = (total - row["step"]) * row["step_ms"] / 1000
     return (
-        f"step {row['step']:.0f}/{total}  loss {row['loss']:.4f} ({terms})  lr {row['lr']:.2e}  "
+        f"step {row['step']:.0f}/{total}  loss {row['loss']:.4f} ({terms}){critics}  lr {row['lr']:.2e}  "
         f"{row['step_ms']:.0f} ms/step  {left:.0f} s left"
     )
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -14,17 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hwdkit.distributed import Ranks, any_rank, mean_over_ranks
+from hwdkit.distributed import Ranks, any_rank
+from hwdkit.engine.meter import AFTER_DIVERGING, Meter
 from hwdkit.engine.objectives import Objective, Teach
 from hwdkit.engine.optim import EMA, set_lr
 from hwdkit.errors import DivergedError
 from hwdkit.types import Batch
-
-AFTER_DIVERGING = (
-    "lower optimizer.lr, set train.clip_grad_norm, or train.amp: off; "
-    "--resume continues from the last checkpoint, if there is one"
-)
-
 
 SYNC_BUFFERS = next(
     name
@@ -181,56 +174,6 @@ def _on_device(batch: Batch, device: torch.device) -> Batch:
     """Labels travel as uint8, an eighth of the bytes, and become class indices where they are used."""
     image, label = (tensor.to(device, non_blocking=True) for tensor in batch)
     return Batch(image, label.long())
-
-
-class Meter:
-    """Means of the loss terms and the speed since the last reading; sums on the device, no sync to add."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.critics: dict[str, Tensor] = {}
-        self.steps = 0.0
-        self.images = 0
-        self.since = time.perf_counter()
-
-    def add(self, terms: dict[str, Tensor], *, images: int, micro_batches: int) -> None:
-        for name, term in terms.items():
-            share = term.detach() / micro_batches
-            self.sums[name] = self.sums[name] + share if name in self.sums else share
-        self.steps += 1 / micro_batches
-        self.images += images
-
-    def add_critics(self, losses: dict[str, Tensor]) -> None:
-        for name, loss in losses.items():
-            self.critics[name] = self.critics[name] + loss if name in self.critics else loss
-
-    def read(self, step: int, world: int) -> dict[str, float]:
-        """Means per step over all ranks, step_ms and images_per_s; then starts anew.
-
-        Raises:
-            DivergedError: naming every term that is not finite.
-        """
-        names = [f"loss_{name}" for name in self.sums] + [f"critic_{name}" for name in self.critics]
-        sums = torch.stack([*self.sums.values(), *self.critics.values()])
-        means = dict(zip(names, mean_over_ranks(sums / self.steps).tolist(), strict=True))
-        broken = [name for name, value in means.items() if not math.isfinite(value)]
-        if broken:
-            raise DivergedError(
-                f"{', '.join(name.replace('_', ' ', 1) for name in broken)} became non-finite "
-                f"at or before step {step}",
-                hint=AFTER_DIVERGING,
-            )
-        seconds = time.perf_counter() - self.since
-        speed = {
-            "step_ms": 1000 * seconds / self.steps,
-            "images_per_s": world * self.images / seconds,
-        }
-        self.reset()
-        total = sum(value for name, value in means.items() if name.startswith("loss_"))
-        return {"loss": total, **means, **speed}
 
 
 def _require_finite(run: Training) -> None:

@@ -122,9 +122,9 @@ class AfDCD(FeatureLoss):
     The student's map is aligned to the teacher's channels, masked and completed (`MaskedGeneration`); the
     result is compared with the teacher's map F^T as in MGD (`squared_error_per_image`) and, both max-pooled,
     by `omni_contrast`. The authors' weights (feature, contrast): Cityscapes 2e-6, 0.005; ADE20K 1e-6, 0.04;
-    COCO-Stuff 5e-6, 0.005; VOC 1e-6, 0.005; each beside KD. Their Cityscapes run names the centre mask and a
-    wider projector, which is not here, with a command that their code does not accept as written; they clip
-    the gradient of this loss's parameters to 15.
+    COCO-Stuff 5e-6, 0.005; VOC 1e-6, 0.005; CamVid 8e-6, 0.01, without pooling; each beside KD. Their
+    Cityscapes run names the centre mask and a wider projector, which is not here, with a command that their
+    code does not accept as written; they clip the gradient of this loss's parameters to 15.
 
     Args:
         student_channels: of the student's tap.
@@ -173,7 +173,7 @@ class AfDCD(FeatureLoss):
         for name, size in (("pool", pool), ("patch", patch), ("groups", groups)):
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name} must be a whole number from 1 on, not {size}")
-        if teacher_channels % groups:
+        if contrast_weight and teacher_channels % groups:
             raise ValueError(f"groups: {groups} do not divide the teacher's {teacher_channels} channels")
         if groups == 1 and contrast_weight:
             raise ValueError(

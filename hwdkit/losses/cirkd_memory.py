@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from hwdkit.distributed import gather_over_ranks, mean_over_ranks, world_size
 from hwdkit.losses.cirkd_minibatch import as_rows, relation_kl
 from hwdkit.losses.features import FeatureLoss
-from hwdkit.losses.labels import small_label
-from hwdkit.losses.queues import class_ids, draw_positions, enqueue, members, pixel_keys, region_keys, sample
+from hwdkit.losses.labels import class_ids, members, small_label
+from hwdkit.losses.queues import draw_positions, enqueue, pixel_keys, region_keys, sample
 from hwdkit.losses.similarity import unit_channels
 from hwdkit.types import SegOutput
 
@@ -43,8 +43,9 @@ def contrast(
     negatives, which are the teacher's.
 
     Args:
-        anchors: the student's and the teacher's, (A, D) each, of length 1. Gradients flow to the student's.
-        negatives: (Q, D), of length 1.
+        anchors: the student's and the teacher's, (A, D) each, of length 1, or 0 where a feature is. Gradients
+            flow to the student's.
+        negatives: (Q, D), likewise.
         counted: (A,) bool, which anchors count.
         temperature: tau > 0.
 

@@ -18,7 +18,7 @@ from hwdkit.losses.similarity import unit_channels
 from hwdkit.types import SegOutput
 
 MATRIX_BYTES = 2**26
-"""Largest similarity matrix at a time; about eight of that size are alive at the peak."""
+"""Largest similarity matrix at a time; about six of that size are alive at the peak."""
 
 
 def as_rows(unit: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ def projector(
     differ = student_channels != teacher_channels
     if kind == "none" and differ:
         raise ValueError(
-            f"projector: none needs equal channels; student {student_channels}, teacher {teacher_channels}"
+            f"projector: none needs equal channels; student {student_channels}, teacher {teacher_channels}: "
+            "use auto or linear"
         )
     if kind == "none" or (kind == "auto" and not differ):
         return nn.Identity()

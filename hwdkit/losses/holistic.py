@@ -211,14 +211,23 @@ class Holistic(nn.Module):
             return wasserstein_loss(*scores) + self.gradient_penalty * penalty
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The optimizer's moments by parameter number; {} before the first update. Tensors only."""
-        return {"optimizer": self._optimizer.state_dict()["state"] if self._optimizer else self._loaded}
+        """The optimizer's moments by parameter number; {} before the first update. Tensors and a name."""
+        moments = self._optimizer.state_dict()["state"] if self._optimizer else self._loaded
+        return {"kind": self.critic_optimizer, "optimizer": moments}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        if state["kind"] != self.critic_optimizer:
+            raise ValueError(f"critic's state is that of {state['kind']}, not of {self.critic_optimizer}")
         # Only kept for now: the critic's weights are loaded after this, and may yet change device. A copy,
         # because the optimizer goes on in place, and the giver may be another critic.
         self._loaded = copy.deepcopy(state["optimizer"])
         self._optimizer = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Whatever moves or casts the critic leaves its optimizer to be made anew, with the old moments."""
+        applied = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._loaded, self._optimizer = self.get_extra_state()["optimizer"], None
+        return applied
 
     def _ready_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer over the critic's present parameters, made when it is first needed."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwdkit.losses.channel_wise import channel_kl, log_activation
-from hwdkit.losses.labels import small_label
+from hwdkit.losses.labels import class_ids, small_label
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
 
@@ -67,9 +67,8 @@ def class_pixels(label: Tensor, classes: int, *, size: tuple[int, int]) -> Tenso
     Returns:
         (N, C) float32 counts.
     """
-    small = small_label(label, size).flatten(1)
     # Pixels that do not count go to one extra bin, which is cut off: no boolean indexing, no host sync.
-    bins = torch.where((small >= 0) & (small < classes), small, classes)
+    bins = class_ids(small_label(label, size), classes)
     counts = torch.zeros(len(label), classes + 1, device=label.device)
     return counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=counts.dtype))[:, :classes]
 

@@ -6,28 +6,12 @@ import torch
 from torch import Tensor
 
 from hwdkit.losses.features import FeatureLoss
-from hwdkit.losses.labels import small_label
+from hwdkit.losses.labels import class_ids, members, small_label
 from hwdkit.losses.similarity import unit_channels
 from hwdkit.types import SegOutput
 
 _COSINE_EPS = 1e-8
 """Smallest norm that a cosine divides by: that of torch's `cosine_similarity`, which the authors call."""
-
-
-def membership(label: Tensor, classes: int, *, size: tuple[int, int]) -> Tensor:
-    """Which class each position of the map belongs to, one-hot.
-
-    Args:
-        label: (N, H, W) int64.
-        classes: K; labels outside [0, K), 255 = ignore among them, belong to none.
-        size: (h, w) of the maps.
-
-    Returns:
-        (N, K, h*w) bool.
-    """
-    small = small_label(label, size).flatten(1)
-    # Not F.one_hot: it refuses 255, and it waits for the device to look at the largest value.
-    return small[:, None] == torch.arange(classes, device=label.device)[:, None]
 
 
 def intra_class_cosine(feature: Tensor, member: Tensor) -> Tensor:
@@ -40,7 +24,8 @@ def intra_class_cosine(feature: Tensor, member: Tensor) -> Tensor:
         member: (N, K, h*w) bool, at most one class a position.
 
     Returns:
-        (N, h*w) in [-1, 1]; 1 where a position belongs to no class: it is its own prototype.
+        (N, h*w) in [-1, 1]; 1 where a position belongs to no class: it is its own prototype. (In the authors'
+        code that is 0 where the feature is zero, and such a position would count.)
     """
     flat = feature.flatten(2)
     one_hot = member.to(flat.dtype)
@@ -82,5 +67,6 @@ class IFV(FeatureLoss):
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
         with torch.autocast(student.logits.device.type, enabled=False):
             ours, theirs = self.maps(student, teacher)
-            size = (ours.shape[2], ours.shape[3])
-            return intra_class_variation(ours, theirs, membership(label, student.logits.shape[1], size=size))
+            classes = student.logits.shape[1]
+            ids = class_ids(small_label(label, (ours.shape[2], ours.shape[3])), classes)
+            return intra_class_variation(ours, theirs, members(ids, classes))

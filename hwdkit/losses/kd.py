@@ -16,7 +16,12 @@ Reduction = Literal["pixel", "element", "batch_sum"]
 
 
 def pixel_kd(
-    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, reduction: Reduction = "pixel"
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 1.0,
+    reduction: Reduction = "pixel",
+    micro_batches: int = 1,
 ) -> Tensor:
     """Divergence between the class distributions of every pixel (Hinton et al. 2015; "PI" in SKD).
 
@@ -30,6 +35,7 @@ def pixel_kd(
         teacher: (N, C, h, w) logits at the same resolution.
         temperature: tau > 0.
         reduction: one of the three above.
+        micro_batches: into how many a step is cut; `batch_sum` is the sum over all of them, and all ranks.
 
     Returns:
         A scalar in nats.
@@ -38,8 +44,9 @@ def pixel_kd(
     log_q = (at_least_float32(teacher).detach() / temperature).log_softmax(1)
     pixels = student.shape[0] * student.shape[2] * student.shape[3]
     if reduction == "batch_sum":
-        # The mean over ranks that follows must amount to the sum over the global batch.
-        return -(log_q.exp() * log_p).sum() / (pixels / student.shape[0]) * world_size()
+        # The mean over ranks and micro-batches that follows must amount to the sum over the global batch.
+        parts = world_size() * micro_batches
+        return -(log_q.exp() * log_p).sum() / (pixels / student.shape[0]) * parts
     kl = (log_q.exp() * (log_q - log_p)).sum() / pixels
     return kl * temperature**2 if reduction == "pixel" else kl / student.shape[1]
 
@@ -49,7 +56,9 @@ class KD(nn.Module):
 
     taps: tuple[str, ...] = ()
 
-    def __init__(self, *, temperature: float = 1.0, reduction: Reduction = "pixel") -> None:
+    def __init__(
+        self, *, temperature: float = 1.0, reduction: Reduction = "pixel", micro_batches: int = 1
+    ) -> None:
         super().__init__()
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be positive, not {temperature}")
@@ -57,9 +66,14 @@ class KD(nn.Module):
             raise ValueError(f"reduction must be pixel, element or batch_sum, not {reduction!r}")
         self.temperature = temperature
         self.reduction: Reduction = reduction
+        self.micro_batches = micro_batches
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
         with torch.autocast(student.logits.device.type, enabled=False):
             return pixel_kd(
-                student.logits, teacher.logits, temperature=self.temperature, reduction=self.reduction
+                student.logits,
+                teacher.logits,
+                temperature=self.temperature,
+                reduction=self.reduction,
+                micro_batches=self.micro_batches,
             )

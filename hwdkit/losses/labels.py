@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,3 +19,21 @@ def small_label(label: Tensor, size: tuple[int, int]) -> Tensor:
     """
     # Interpolation is for floats; class indices are exact in float32.
     return F.interpolate(label[:, None].float(), size, mode="nearest").long()[:, 0]
+
+
+def class_ids(label: Tensor, classes: int) -> Tensor:
+    """The class of every position, C for those that do not count.
+
+    Args:
+        label: (N, h, w) int64; values outside [0, classes) do not count.
+        classes: C.
+
+    Returns:
+        (N, M) int64 within [0, C], M = h*w.
+    """
+    return torch.where((label >= 0) & (label < classes), label, classes).flatten(1)
+
+
+def members(ids: Tensor, classes: int) -> Tensor:
+    """Which positions belong to which class: (N, M) from `class_ids` -> (N, C, M) bool."""
+    return ids[:, None] == torch.arange(classes, device=ids.device)[:, None]

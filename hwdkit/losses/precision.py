@@ -1,4 +1,8 @@
-"""The precision that losses compute in, whatever autocast or the networks use."""
+"""The precision that losses compute in, whatever autocast or the networks use.
+
+A GPU may still round the inputs of convolutions to TF32 (torch.backends.cudnn.allow_tf32, on by default):
+that concerns projectors, generators and critics, not the comparisons themselves.
+"""
 
 import torch
 from torch import Tensor

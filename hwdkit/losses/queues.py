@@ -11,24 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def class_ids(label: Tensor, classes: int) -> Tensor:
-    """The class of every position, C for those that do not count.
-
-    Args:
-        label: (N, h, w) int64; values outside [0, classes) do not count.
-        classes: C.
-
-    Returns:
-        (N, M) int64 within [0, C], M = h*w.
-    """
-    return torch.where((label >= 0) & (label < classes), label, classes).flatten(1)
-
-
-def members(ids: Tensor, classes: int) -> Tensor:
-    """Which positions belong to which class: (N, M) from `class_ids` -> (N, C, M) bool."""
-    return ids[:, None] == torch.arange(classes, device=ids.device)[:, None]
-
-
 def region_keys(unit: Tensor, belongs: Tensor) -> Tensor:
     """One key per image and class: the mean of the class's unit features, scaled to length 1.
 
@@ -73,7 +55,8 @@ def draw_positions(
     rank = ids.argsort(dim=1, stable=True).argsort(
         dim=1
     )  # place of a position in the order by class, then by row
-    return rank.gather(1, positions.flatten(1)).view(place.shape) - first
+    # An absent class begins behind the last position: what stands there is arbitrary, but must be a position.
+    return (rank.gather(1, positions.flatten(1)).view(place.shape) - first).clamp(min=0)
 
 
 def pixel_keys(unit: Tensor, positions: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ def unit_channels(maps: Tensor, *, eps: float = 1e-12) -> Tensor:
         (N, D, ...), of length 1 over axis 1.
     """
     norm = torch.linalg.vector_norm(maps, dim=1, keepdim=True)
-    # A zero vector has no direction, hence no gradient here. F.normalize has 1/eps, too large for float16.
+    # An exact zero (ReLU, dropout) has no direction, hence no gradient here. F.normalize has 1/eps there,
+    # which overflows float16; next to zero both are as steep as that.
     unit: Tensor = maps / norm.clamp(min=eps).masked_fill(norm == 0, math.inf)
     return unit
 

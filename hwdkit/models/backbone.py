@@ -151,7 +151,8 @@ def _check(name: str, options: Mapping[str, Any], output_stride: int) -> _Constr
         return found
     if options and isinstance(_construction(name, {}, output_stride), _Construction):
         raise RecipeError(
-            f"timm cannot build {name} with backbone_options {dict(options)}: {found}"
+            f"timm cannot build {name} with backbone_options {dict(options)}: {found}",
+            hint="`backbone_options: null` drops those that a base recipe sets",
         ) from found
     undilated = _construction(name, {}, UNDILATED)
     if output_stride != UNDILATED and isinstance(undilated, _Construction):

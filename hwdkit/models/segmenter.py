@@ -156,7 +156,7 @@ class Segmenter(nn.Module):
     ) -> SegOutput:
         """Do what `forward` does, from pixels (N, 3, H, W) that obey the input contract already."""
         self.check_taps(taps)
-        self._check_batch(pixels)
+        self.check_batch(len(pixels))
         stages = feature_maps(self.backbone, pixels)
         maps = dict(zip(self.tap_names, stages, strict=False))
         logits, maps["embedding"] = self.head(stages[-1])
@@ -176,8 +176,9 @@ class Segmenter(nn.Module):
                 f"unknown tap {', '.join(unknown)}; {self.spec.backbone} has {', '.join(self.tap_names)}"
             )
 
-    def _check_batch(self, pixels: Tensor) -> None:
-        if pixels.shape[0] > 1 or not self.head.training or not self.head.pools_globally:
+    def check_batch(self, images: int) -> None:
+        """Raise a RecipeError if so few images cannot be trained on: batch norm of a pooled map needs two."""
+        if images > 1 or not self.head.training or not self.head.pools_globally:
             return
         synced = any(isinstance(m, nn.SyncBatchNorm | GlooSyncBatchNorm) for m in self.head.modules())
         if not (synced and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):

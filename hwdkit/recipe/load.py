@@ -171,6 +171,11 @@ def _base_path(entry: Written, path: Path) -> Path:
     for name in names:
         if (candidate := Path(os.path.normpath(path.parent / name))).is_file():
             return candidate
+    if is_path(wanted) and Path(wanted).name == wanted:
+        try:  # a file name without a folder may also be any known recipe's
+            return find(Path(wanted).stem)
+        except RecipeError:
+            pass
     if is_path(wanted):
         beside = [p.name for p in path.parent.glob("*.y*ml")]
         raise RecipeError(

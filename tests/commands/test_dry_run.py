@@ -120,6 +120,37 @@ def test_a_teachers_own_training_is_shown_without_distillation(pair: Pair) -> No
     assert [entry["name"] for entry in outcome.document["losses"]] == ["ce"]
 
 
+def test_the_run_that_auto_resume_would_continue_can_be_looked_at(pair: Pair) -> None:
+    where = ("--data-root", pair.data, "--teacher", pair.teacher)
+    assert dry(*where, "--out", pair.student, "--auto-resume").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--set", "student.pretrained=/nowhere.safetensors"), 5, "`pretrained` of resnet18"),
+        (("--init-from", "/nowhere"), 5, "/nowhere"),
+        (("--set", "train.amp=fp16", "--gpus", 0), 6, "fp16 needs a GPU"),
+        (("--set", "train.accumulate=2"), 3, "a batch of 1 image per process"),
+        (("--set", "losses.type.loss=cwd"), 3, "a loss cannot be called type"),
+    ],
+)
+def test_what_would_stop_the_run_later_is_found_now(
+    pair: Pair, options: tuple[object, ...], code: int, said: str
+) -> None:
+    outcome = dry("--data-root", pair.data, "--teacher", pair.teacher, *options)
+    assert outcome.code == code
+    assert said in outcome.err
+
+
+def test_a_teacher_of_other_classes_is_refused_before_the_data_is_there(pair: Pair, tmp_path: Path) -> None:
+    outcome = hwdkit(
+        *("distill", "-r", "camvid-mbv2-cwd", "--dry-run", "--data-root", tmp_path, "--teacher", pair.teacher)
+    )
+    assert outcome.code == 5
+    assert "checkpoint has 12 classes, camvid has 11" in outcome.err
+
+
 def test_dry_run_and_resume_exclude_each_other(pair: Pair) -> None:
     outcome = hwdkit("distill", "--resume", pair.student, "--dry-run")
     assert outcome.code == 2

@@ -52,7 +52,7 @@ def training(
 ) -> tuple[Training, Any]:
     """A student that is taught by a network of other widths and another stride."""
     teacher = network(seed=2, head_channels=12, output_stride=16) if teacher is None else teacher
-    entries = losses if "\n" in losses else f"\n  {losses}"
+    entries = losses if losses.startswith("\n") else f"\n  {losses}"
     recipe = loads_resolved(
         f"name: tiny\ndata: {{dataset: scenes}}\nstudent: {{{TINY}}}\n"
         f"teacher: {{checkpoint: none}}\nlosses:{entries}"
@@ -283,6 +283,20 @@ def test_a_transformer_teaches_a_convolutional_student(
     rows = trained(run, batches(batch), teach)
     assert len(rows) == 4
     assert all(row["loss_mimic"] > 0 for row in rows)
+
+
+def test_the_batch_sum_is_that_of_the_whole_step_however_it_is_cut(network: Any, batch: Any) -> None:
+    image, label = batch(0, 4)
+    halves = [Batch(image[:2], label[:2]), Batch(image[2:], label[2:])]
+    values = {}
+    for cut, micro in ((1, [Batch(image, label)]), (2, halves)):
+        run, teach = training(
+            network, f"kd: {{reduction: batch_sum}}\ntrain: {{batch_size: 4, accumulate: {cut}}}"
+        )
+        goal = run.objective.eval()
+        terms = [goal(part, teach(part.image))["kd"] for part in micro]
+        values[cut] = torch.stack(terms).mean().item()
+    assert values[2] == pytest.approx(values[1], rel=1e-5)
 
 
 def test_a_broken_critic_is_named(network: Any, batch: Any) -> None:

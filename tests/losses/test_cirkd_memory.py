@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hwdkit.losses.cirkd_memory import CirkdMemory, Draws, contrast
-from hwdkit.losses.labels import small_label
-from hwdkit.losses.queues import class_ids
+from hwdkit.losses.labels import class_ids, small_label
 from hwdkit.types import IGNORE, SegOutput
 
 quickly = settings(deadline=None, derandomize=True, max_examples=15)

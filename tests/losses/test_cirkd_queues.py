@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hwdkit.losses.queues import class_ids, draw_positions, enqueue, members, pixel_keys, region_keys, sample
+from hwdkit.losses.labels import class_ids, members
+from hwdkit.losses.queues import draw_positions, enqueue, pixel_keys, region_keys, sample
 from hwdkit.types import IGNORE
 
 quickly = settings(deadline=None, derandomize=True, max_examples=30)
@@ -59,9 +60,12 @@ def test_official_positions_are_numbers_within_the_class_taken_for_positions_in_
 
 
 @pytest.mark.parametrize("official", [False, True])
-def test_positions_that_do_not_count_lie_within_the_image_all_the_same(official: bool) -> None:
+@pytest.mark.parametrize("everywhere", [5, 0], ids=["ignored", "class 0"])
+def test_positions_that_do_not_count_lie_within_the_image_all_the_same(
+    official: bool, everywhere: int
+) -> None:
     ids, order, counts = scene(3, classes=5, length=7)
-    ids[0] = 5
+    ids[0] = everywhere
     counts = members(ids, 5).sum(-1)
     positions = draw_positions(ids, order, counts, per_class=9, official_enqueue=official)
     assert ((positions >= 0) & (positions < 7)).all()

@@ -100,6 +100,15 @@ def step(loss: Holistic, seed: int, progress: float = 0.0) -> Tensor:
     return loss.update_critic(progress)
 
 
+def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Two states are equal to the last bit, optimizers included."""
+    mine, other = dict(ours), dict(theirs)
+    extra = mine.pop("_extra_state"), other.pop("_extra_state")
+    assert extra[0]["kind"] == extra[1]["kind"]
+    torch.testing.assert_close(extra[0]["optimizer"], extra[1]["optimizer"], rtol=0, atol=0)
+    torch.testing.assert_close(mine, other, rtol=0, atol=0)
+
+
 def copies(loss: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in loss.named_parameters()}
 
@@ -341,9 +350,8 @@ def test_resumed_critic_equals_the_uninterrupted_one_bit_by_bit(adversary: Any, 
     resumed.load_state_dict(state)
     for i in range(3, 6):
         assert torch.equal(step(loss, i, i / 6), step(resumed, i, i / 6))
-    for ours, theirs in zip(loss.state_dict().values(), resumed.state_dict().values(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-    torch.testing.assert_close(state, kept, rtol=0, atol=0)  # training on leaves the loaded state alone
+    assert_same(loss.state_dict(), resumed.state_dict())
+    assert_same(state, kept)  # training on leaves the loaded state alone
 
 
 def test_state_from_before_the_first_update_loads_and_one_loaded_saves_the_same() -> None:
@@ -352,7 +360,7 @@ def test_state_from_before_the_first_update_loads_and_one_loaded_saves_the_same(
     assert torch.equal(step(other, 1), step(fresh, 1))
     again = small(seed=2)
     again.load_state_dict(through_a_file(fresh.state_dict()))
-    torch.testing.assert_close(again.state_dict(), fresh.state_dict(), rtol=0, atol=0)
+    assert_same(again.state_dict(), fresh.state_dict())
 
 
 def test_update_without_a_training_step_is_an_error() -> None:
@@ -451,3 +459,20 @@ def test_every_option_changes_the_training(changes: dict[str, Any]) -> None:
     plain, changed = small(**all_but_last), small(**changes)
     values = [(step(loss, 1, 0.5), step(loss, 2, 0.5), step(loss, 3, 0.5)) for loss in (plain, changed)]
     assert values[0] != values[1]
+
+
+def test_state_of_another_optimizer_is_refused() -> None:
+    adam, sgd = small(critic_optimizer="adam"), small(critic_optimizer="sgd")
+    step(adam, 0)
+    with pytest.raises(ValueError, match="that of adam, not of sgd"):
+        sgd.load_state_dict(adam.state_dict())
+
+
+def test_a_critic_may_change_its_type_between_updates() -> None:
+    loss = small()
+    step(loss, 0)
+    before = loss.state_dict()["_extra_state"]["optimizer"][0]["exp_avg"].clone()
+    loss.double()
+    after = loss.state_dict()["_extra_state"]["optimizer"][0]["exp_avg"]
+    torch.testing.assert_close(after.float(), before)
+    assert step(loss, 1).isfinite()

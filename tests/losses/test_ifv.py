@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hwdkit.losses.ifv import IFV, intra_class_cosine, intra_class_variation, membership
+from hwdkit.losses.ifv import IFV, intra_class_cosine, intra_class_variation
+from hwdkit.losses.labels import class_ids, members, small_label
 from hwdkit.types import IGNORE, SegOutput
 
 GOLDEN = arrays("ifv")
@@ -126,7 +127,7 @@ def test_number_of_classes_is_that_of_the_logits() -> None:
 
 def test_cosine_is_one_where_there_is_no_class_and_where_a_class_has_one_pixel() -> None:
     ours, _, _ = maps(4, 1, 1, 3)
-    member = membership(torch.tensor([[[IGNORE, 2, 0]]]), CLASSES, size=(1, 3))
+    member = members(class_ids(torch.tensor([[[IGNORE, 2, 0]]]), CLASSES), CLASSES)
     assert member.int().tolist() == [[[0, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]]]
     torch.testing.assert_close(intra_class_cosine(ours, member), torch.ones(1, 3, dtype=torch.float64))
 
@@ -135,7 +136,7 @@ def test_prototypes_belong_to_one_image() -> None:
     ours, theirs, label = maps(5)
     other = ours.detach().clone()
     other[1] = other[1].flip(1)
-    member = membership(label, CLASSES, size=(4, 5))
+    member = members(class_ids(small_label(label, (4, 5)), CLASSES), CLASSES)
     before, after = (intra_class_cosine(features, member) for features in (ours, other))
     torch.testing.assert_close(before[0], after[0])
     assert not torch.allclose(before[1], intra_class_cosine(theirs, member)[1])
@@ -180,7 +181,7 @@ def test_student_that_equals_the_teacher_has_nothing_to_learn() -> None:
 def test_teacher_gets_no_gradient() -> None:
     ours, theirs, label = maps(10)
     theirs.requires_grad_()
-    member = membership(label, CLASSES, size=(4, 5))
+    member = members(class_ids(small_label(label, (4, 5)), CLASSES), CLASSES)
     for loss in (value(ours, theirs, label), intra_class_variation(ours, theirs, member)):
         assert torch.autograd.grad(loss, (ours, theirs), allow_unused=True)[1] is None
 

@@ -15,8 +15,10 @@ from hwdkit.recipe.losses import HWD, LossOptions
 
 PATHS = listed(shipped())
 NAME = re.compile(
-    r"(?P<dataset>ade20k|cityscapes|camvid|scenes)-(?P<network>[a-z0-9]+)-(?P<method>[a-z][a-z-]*)$"
+    r"(?P<dataset>ade20k|cityscapes|camvid|coco|scenes|voc)-(?P<network>[a-z0-9]+)-(?P<method>[a-z][a-z-]*)$"
 )
+# Where a recipe's name does not say the dataset's in full.
+DATASETS = {"coco": "coco-stuff-164k-182", "voc": "voc-aug"}
 # The losses beside cross entropy, by the last part of a recipe's name.
 METHODS = {
     "teacher": set(),
@@ -115,11 +117,11 @@ PUBLISHED = {
     "at": {"kd": KD, "at": {"weight": 10_000.0, "power": 2.0, "tap": "embedding"}},
     "af-dcd": {
         "kd": KD,
-        "af_dcd": {"weight": 1.0, "tap": "stage4", "feature_weight": 2e-6, "contrast_weight": 0.005},
+        "af_dcd": {"weight": 1.0, "tap": "stage4", "feature_weight": 4e-6, "contrast_weight": 0.005},
     },
 }
 # The networks decide these, so a recipe has no word for them.
-SET_BY_BUILD = {"align_corners", "classes", "student_channels", "teacher_channels"}
+SET_BY_BUILD = {"align_corners", "classes", "micro_batches", "student_channels", "teacher_channels"}
 
 
 def test_there_are_recipes():
@@ -132,7 +134,7 @@ def test_a_shipped_recipe_loads_and_is_what_its_name_says(path):
     parts = NAME.match(path.stem)
     assert parts
     assert recipe.name == path.stem
-    assert recipe.data.dataset == parts["dataset"]
+    assert recipe.data.dataset == DATASETS.get(parts["dataset"], parts["dataset"])
     assert recipe.summary
     assert {name for name in recipe.losses if name != "ce"} == METHODS[parts["method"]]
     assert all(loss.weight > 0 for loss in recipe.losses.values())
@@ -166,7 +168,9 @@ def test_camvid_has_a_recipe_with_every_loss():
     assert {loss.loss for recipe in recipes for loss in recipe.losses.values()} == set(LOSS_OPTIONS)
 
 
-@pytest.mark.parametrize("student", ["ade20k-r18", "ade20k-mbv2", "ade20k-pspr18", "cityscapes-r18"])
+@pytest.mark.parametrize(
+    "student", ["ade20k-r18", "ade20k-mbv2", "ade20k-pspr18", "cityscapes-r18", "coco-r18"]
+)
 def test_every_column_of_the_papers_tables_has_a_recipe(student):
     columns = ("baseline", "skd", "ifvd", "cwd", "cirkd", "dist", "mgd", "hwd", "hwd-released")
     assert {f"{student}-{method}" for method in columns} <= {path.stem for path in PATHS}
@@ -214,7 +218,9 @@ def test_printed_and_released_hwd_differ_only_in_the_area_correction():
         assert printed.model_copy(update={"area_correction": "none"}) == released
 
 
-@pytest.mark.parametrize(("name", "mu"), [("ade20k-r18-hwd", 0.0), ("cityscapes-r18-hwd", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "mu"), [("ade20k-r18-hwd", 0.0), ("cityscapes-r18-hwd", 1.0), ("coco-r18-hwd", 0.1)]
+)
 def test_the_papers_recipes_carry_the_papers_numbers(name, mu):
     recipe = load(name)
     hwd = recipe.losses["hwd"]
