@@ -106,6 +106,8 @@ def _default(field: FieldInfo) -> str:
         return "`ce` alone"  # a validator adds it
     if field.default is PydanticUndefined:
         return "**required**"
+    if isinstance(field.default, BaseModel):
+        return "`{" + ", ".join(f"{key}: {value:g}" for key, value in field.default) + "}`"
     if field.default in ("", {}):
         return "`{}`" if field.default == {} else "empty"
     return f"`{field.default if isinstance(field.default, str) else spell(field.default)}`"

@@ -11,7 +11,6 @@ from hwdkit.cli.options import (
     DATA,
     Checkpoint,
     DataRoot,
-    DatasetName,
     Gpus,
     Json,
     MaybeRecipe,
@@ -30,8 +29,8 @@ def evaluate(
     checkpoint: Checkpoint,
     split: Annotated[str, typer.Option(help="Which split of the dataset.")] = "val",
     dataset: Annotated[
-        DatasetName | None,
-        typer.Option(help="Another dataset with the same classes.", show_default="the checkpoint's"),
+        str | None,
+        typer.Option(help="Another prepared dataset with the same classes.", show_default="the checkpoint's"),
     ] = None,
     data_root: DataRoot = DATA,
     mode: Annotated[str, typer.Option(help="whole | slide")] = "whole",
@@ -53,6 +52,10 @@ def evaluate(
     ] = None,
     save_masks: Annotated[Path | None, typer.Option(help="Write class maps as palette PNGs here.")] = None,
     save_overlays: Annotated[Path | None, typer.Option(help="Write colour overlays as PNGs here.")] = None,
+    save_predictions: Annotated[
+        Path | None,
+        typer.Option(help="Write PNGs with the dataset's own ids here, for its benchmark; must be empty."),
+    ] = None,
     fail_under: Annotated[
         float | None, typer.Option(min=0, max=1, help="Exit 9 when mIoU (0..1) is below this.")
     ] = None,
@@ -76,13 +79,14 @@ def evaluate(
     from hwdkit.commands.launch import is_worker, launch_again, speaks
 
     console.set_up_logging(quiet=quiet or not speaks())
+    command.require_empty(save_predictions)
     if not is_worker() and plan.processes() > 1:
         return launch_again(plan)
     result = command.run(
         checkpoint,
         command.Options(
             split=split,
-            dataset=dataset.value if dataset else None,
+            dataset=dataset,
             data_root=data_root,
             mode=how,
             window=window,
@@ -93,6 +97,7 @@ def evaluate(
             limit=limit,
             save_masks=save_masks,
             save_overlays=save_overlays,
+            save_predictions=save_predictions,
             workers=workers,
             cpu=plan.cpu,
         ),
@@ -128,6 +133,7 @@ def profile(
     batch: Annotated[int, typer.Option(min=1, help="Batch size for the latency.")] = 1,
     warmup: Annotated[int, typer.Option(min=0, help="Passes before measuring.")] = 5,
     iterations: Annotated[int, typer.Option("--iters", min=1, help="Passes measured.")] = 20,
+    data_root: DataRoot = DATA,
     gpus: OneGpu = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -165,6 +171,7 @@ def profile(
             warmup=warmup,
             iterations=iterations,
             cpu=on_cpu,
+            data_root=data_root,
         ),
     )
     exits.print_result(result, as_json, lambda: command.render(result))

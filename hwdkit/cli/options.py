@@ -70,4 +70,8 @@ class DatasetName(StrEnum):
     ade20k = "ade20k"
     camvid = "camvid"
     cityscapes = "cityscapes"
+    coco_stuff_10k = "coco-stuff-10k"
+    coco_stuff_164k = "coco-stuff-164k"
+    coco_stuff_164k_182 = "coco-stuff-164k-182"
     scenes = "scenes"
+    voc_aug = "voc-aug"

@@ -65,7 +65,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
     began = time.perf_counter()
     data = out / "data"
     log.info("[1/4] drawing street scenes")
-    prepare_data.run("scenes", root=data, train=budget.train_images, val=budget.val_images)
+    prepare_data.run("scenes", root=data, scenes={"train": budget.train_images, "val": budget.val_images})
     log.info("[2/4] training the teacher")
     teacher = train_teacher.run(
         load(TEACHER, overrides=_overrides(seed, budget.teacher_iterations)),

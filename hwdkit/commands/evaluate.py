@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from PIL import Image
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -18,13 +20,14 @@ from hwdkit.checkpoints.files import file_digest, replacing
 from hwdkit.commands import console
 from hwdkit.commands.memory import WHILE_EVALUATING, explained_memory
 from hwdkit.data.dataset import SegmentationDataset
+from hwdkit.data.decode import raw_ids
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import eval_pairs
 from hwdkit.distributed import started
 from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.evaluate import evaluate as evaluate_network
 from hwdkit.engine.networks import load_network, require_classes
-from hwdkit.errors import GateError
+from hwdkit.errors import GateError, UsageError
 from hwdkit.report.overlay import image_png, mask_png, overlay
 
 log = logging.getLogger("hwdkit")
@@ -46,6 +49,7 @@ class Options:
     limit: int | None = None
     save_masks: Path | None = None
     save_overlays: Path | None = None
+    save_predictions: Path | None = None
     workers: int = 2
     cpu: bool = False
 
@@ -68,11 +72,14 @@ def run(checkpoint: Path, options: Options) -> dict[str, Any]:
 
     Raises:
         CheckpointError, DataError: the network or the dataset is missing, or they do not fit.
+        UsageError: predictions are to go into a folder that holds something.
     """
+    require_empty(options.save_predictions)  # in every process, before the first of them writes
     loaded = load_network(checkpoint)
     index = load_index(options.data_root / (options.dataset or str(loaded.metadata["dataset"])))
     require_classes(loaded, index)
     dataset = SegmentationDataset(index, options.split)
+    pictures = _Pictures(dataset, options)
     total = min(len(dataset), options.limit or len(dataset))
     with explained_memory(WHILE_EVALUATING), started(cpu=options.cpu) as ranks:
         model = loaded.model.to(ranks.device)
@@ -84,7 +91,7 @@ def run(checkpoint: Path, options: Options) -> dict[str, Any]:
             done = itertools.count(1)
 
             def on_image(i: int, prediction: Tensor) -> None:
-                _save(i, prediction, dataset, options)
+                pictures.save(i, prediction)
                 advance(next(done))
 
             result = evaluate_network(model, pairs, options.protocol(), ranks=ranks, on_image=on_image)
@@ -98,6 +105,18 @@ def run(checkpoint: Path, options: Options) -> dict[str, Any]:
         "images_in_split": len(dataset),
         **result.to_dict(index.classes),
     }
+
+
+def require_empty(folder: Path | None) -> None:
+    """Refuse a folder that holds something: predictions of two networks must not mix.
+
+    Raises:
+        UsageError: it does, or is no folder.
+    """
+    if folder is None or not folder.exists():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise UsageError(f"--save-predictions: {folder} is not an empty folder; name a new one")
 
 
 def check_gate(result: dict[str, Any], fail_under: float | None) -> GateError | None:
@@ -121,25 +140,62 @@ def render(result: dict[str, Any]) -> Group:
     for row in result["per_class"]:
         iou = "absent" if row["iou"] is None else f"{100 * row['iou']:.2f}"
         table.add_row(Text(row["name"]), f"{100 * row['share']:.2f}", iou)
-    return Group(
+    means = (
         f"mIoU {100 * result['miou']:.2f} %   mAcc {100 * result['macc']:.2f} %   "
-        f"pixel accuracy {100 * result['pixel_accuracy']:.2f} %",
+        f"pixel accuracy {100 * result['pixel_accuracy']:.2f} %"
+    )
+    if result["pixel_accuracy"] != result["pixel_accuracy"]:
+        means = "Nothing to score: no pixel of these images is labelled."
+    return Group(
+        means,
         table,
         f"{result['dataset']} {result['split']}, {result['images']}{part} images; {how}; "
         f"absent classes: {protocol['absent']}{partial}",
     )
 
 
-def _save(i: int, prediction: Tensor, dataset: SegmentationDataset, options: Options) -> None:
-    if options.save_masks is None and options.save_overlays is None:
-        return
-    pixels = prediction.byte().cpu().numpy()
-    palette = dataset.index.palette
-    name = Path(dataset.name(i)).with_suffix(".png").name
-    if options.save_masks is not None:
-        with replacing(options.save_masks / name) as temporary:
-            temporary.write_bytes(mask_png(pixels, palette))
-    if options.save_overlays is not None:
-        image = dataset.read(i)[0].permute(1, 2, 0).numpy()
-        with replacing(options.save_overlays / name) as temporary:
-            temporary.write_bytes(image_png(overlay(image, pixels, palette)))
+class _Pictures:
+    """Writes what the options ask for, one image at a time, each file complete or not at all."""
+
+    def __init__(self, dataset: SegmentationDataset, options: Options) -> None:
+        self.dataset = dataset
+        self.options = options
+        self.names = _file_names([dataset.name(i) for i in range(len(dataset))])
+        if options.save_predictions is not None:
+            self.raw_ids = raw_ids(dataset.index.label_map, classes=len(dataset.index.classes))
+
+    def save(self, i: int, prediction: Tensor) -> None:
+        masks, overlays, predictions = (
+            self.options.save_masks,
+            self.options.save_overlays,
+            self.options.save_predictions,
+        )
+        if masks is None and overlays is None and predictions is None:
+            return
+        pixels = prediction.byte().cpu().numpy()
+        palette = self.dataset.index.palette
+        if masks is not None:
+            _write(masks / self.names[i], mask_png(pixels, palette))
+        if overlays is not None:
+            image = self.dataset.read(i)[0].permute(1, 2, 0).numpy()
+            _write(overlays / self.names[i], image_png(overlay(image, pixels, palette)))
+        if predictions is not None:
+            ids = self.raw_ids[pixels]
+            small = int(self.raw_ids.max()) <= 255
+            file = io.BytesIO()
+            Image.fromarray(ids.astype("uint8") if small else ids).save(file, "PNG")
+            _write(predictions / self.names[i], file.getvalue())
+
+
+def _file_names(images: list[str]) -> list[str]:
+    """Name a PNG for every image: by its own name, or with its folders where two share a name."""
+    paths = [PurePosixPath(image).with_suffix(".png") for image in images]
+    if len({path.name for path in paths}) == len(paths):
+        return [path.name for path in paths]
+    # Whatever an index says, nothing is written outside the folder that was named.
+    return ["/".join(part for part in path.parts if part not in ("/", "..")) for path in paths]
+
+
+def _write(path: Path, data: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)

@@ -13,7 +13,7 @@ import torch
 from hwdkit import __version__
 from hwdkit.checkpoints.files import file_digest
 from hwdkit.commands import prepare_data
-from hwdkit.data.datasets import layout_of
+from hwdkit.data.datasets import DATASETS
 from hwdkit.data.generate import SCENES
 from hwdkit.data.index import FILE_NAME, DatasetIndex, load_index
 from hwdkit.distributed import Ranks, on_main_rank
@@ -30,7 +30,7 @@ def prepared_index(dataset: str, data_root: Path) -> DatasetIndex:
 
     def prepare() -> None:
         missing = not (data_root / dataset / FILE_NAME).is_file()
-        if missing and layout_of(dataset) is not SCENES:
+        if missing and dataset in DATASETS and dataset != SCENES.name:
             prepare_data.run(dataset, root=data_root)  # or says where to get it
 
     on_main_rank(prepare)

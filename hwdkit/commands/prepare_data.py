@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,17 @@ from rich.table import Table
 from rich.text import Text
 
 from hwdkit.commands.console import logger, stderr
+from hwdkit.data.archives import in_words
+from hwdkit.data.cache import cache_for
+from hwdkit.data.folder import FolderOptions
 from hwdkit.data.generate import SceneOptions
-from hwdkit.data.index import DatasetIndex, SplitStatistics
+from hwdkit.data.index import FILE_NAME, DatasetIndex, SplitStatistics
 from hwdkit.data.parallel import Progress
-from hwdkit.data.prepare import is_prepared, prepare
+from hwdkit.data.prepare import prepare
 from hwdkit.errors import DataError, EnvironmentFailure
+from hwdkit.types import IGNORE
 
+IDS_SHOWN = 6
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -29,62 +35,87 @@ def run(
     name: str,
     *,
     root: Path,
-    source: Path | None = None,
+    source: Path | Sequence[Path] | None = None,
+    own: FolderOptions | None = None,
     check: bool = False,
     allow_partial: bool = False,
     overwrite: bool = False,
-    train: int | None = None,
-    val: int | None = None,
-    size: tuple[int, int] | None = None,
-    seed: int | None = None,
+    cache: bool = False,
+    scenes: dict[str, Any] | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Prepare one dataset.
 
     Args:
-        name: key in `DATASETS`.
+        name: key in `DATASETS`, or with `own` what the user's data is called.
         root: data root; the index goes to `root/name/dataset.json`.
-        source: the unpacked download; None = `root/name`, or wherever it was prepared from before.
+        source: what was downloaded: archives, or a folder; None = `root/name`, or wherever it was before.
+        own: the user's own data.
         check: verify only.
         allow_partial: accept a subset.
         overwrite: do it again even if nothing changed.
-        train, val, size, seed: what to draw; for `scenes` only, None = its default.
+        cache: also decode everything, for training to read.
+        scenes: fields of `SceneOptions`; for `scenes` only.
         workers: processes; None = one a core.
 
     Returns:
-        What `describe` says of the dataset, and `already_prepared`.
+        What `describe` says of the dataset, `already_prepared`, and `cache`.
 
     Raises:
         DataError: whatever is wrong with the data.
         EnvironmentFailure: no room or no permission to write.
     """
-    asked = {"train": train, "val": val, "size": size, "seed": seed}
-    given = {key: value for key, value in asked.items() if value is not None}
-    if given and name != "scenes":
+    if scenes and name != "scenes":
         raise DataError(
-            f"{', '.join(f'--{key}' for key in given)} only means something for scenes, not for {name}"
+            f"{', '.join(f'--{key}' for key in scenes)} only means something for scenes, not for {name}"
         )
-    options = SceneOptions(**given)  # type: ignore[arg-type]  # the keys are its fields
-    before = is_prepared(name, root=root, source=source, allow_partial=allow_partial)
+    written_before = _identity(root / name / FILE_NAME)
     try:
         with _progress() as progress:
             index = prepare(
                 name,
                 root=root,
                 source=source,
+                own=own,
                 check=check,
                 allow_partial=allow_partial,
                 overwrite=overwrite,
-                scenes=options,
+                scenes=SceneOptions(**(scenes or {})),
                 workers=workers,
                 progress=progress,
             )
+            cached = _cache(index, root / name, workers, progress) if cache and not check else None
     except OSError as error:
         if error.errno in NO_ROOM:
             raise EnvironmentFailure(f"cannot write below {root}: {error.strerror}") from error
         raise
-    unchanged = before and not (check or overwrite)
-    return {**describe(index), "data_root": str(root), "checked_only": check, "already_prepared": unchanged}
+    same = written_before is not None and written_before == _identity(root / name / FILE_NAME)
+    return {
+        **describe(index),
+        "data_root": str(root),
+        "checked_only": check,
+        "already_prepared": same and not check,
+        "cache": cached,
+    }
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """An index is replaced, never changed: the same file means that nothing was done."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _cache(index: DatasetIndex, folder: Path, workers: int | None, progress: Progress) -> dict[str, Any]:
+    info = cache_for(index, folder, workers=workers, progress=progress)
+    return {
+        "path": str(info.path),
+        "bytes": info.bytes,
+        "seconds": info.seconds,
+        "already_there": info.already_there,
+    }
 
 
 def describe(index: DatasetIndex) -> dict[str, Any]:
@@ -98,6 +129,7 @@ def describe(index: DatasetIndex) -> dict[str, Any]:
         "fingerprint": index.fingerprint,
         "licence": index.licence,
         "options": index.options,
+        "labels": "ids" if index.label_colours is None else "colours",
         "ignored": {split: _ignored_share(of) for split, of in statistics.items()},
         "classes": [
             {
@@ -112,7 +144,17 @@ def describe(index: DatasetIndex) -> dict[str, Any]:
             split: {str(raw): of.raw_ids[raw] for raw in sorted(of.raw_ids)}
             for split, of in statistics.items()
         },
+        "ignored_ids": _ignored_ids(index),
     }
+
+
+def _ignored_ids(index: DatasetIndex) -> list[int]:
+    """Name the ids that occur in the files and are mapped to ignore, the most frequent first."""
+    known = {IGNORE: IGNORE} if index.label_map is None else index.label_map
+    counts: Counter[int] = Counter()
+    for of in index.statistics.values():
+        counts.update({raw: count for raw, count in of.raw_ids.items() if known.get(raw) == IGNORE})
+    return sorted(counts, key=lambda raw: (-counts[raw], raw))
 
 
 def render(result: dict[str, Any]) -> Group:
@@ -140,10 +182,27 @@ def render(result: dict[str, Any]) -> Group:
         f"{result['dataset']}: {state}: {counts}{' (partial)' if result['partial'] else ''}",
         f"files        {result['files_root']}",
         f"ignored      {ignored}",
+        f"ignored ids  {_ids_line(result)}",
         f"fingerprint  {result['fingerprint']}",
         f"licence      {result['licence']}",
     ]
+    if result["cache"]:
+        cached = result["cache"]
+        how = "was there" if cached["already_there"] else f"written in {cached['seconds']:.0f} s"
+        lines.append(f"cache        {in_words(cached['bytes'])} in {cached['path']}, {how}")
     return Group(table, "", *(Text(line) for line in lines))
+
+
+def _ids_line(result: dict[str, Any]) -> str:
+    """Say which ids of the files count nowhere, the most frequent first, and how frequent they are."""
+    counts, ignored = result["raw_ids"], result["ignored_ids"]
+    total = {split: sum(counts[split].values()) for split in counts}
+    listed = [
+        f"{raw} ({', '.join(f'{_percent(counts[s].get(str(raw), 0) / total[s])} % of {s}' for s in counts)})"
+        for raw in ignored[:IDS_SHOWN]
+    ]
+    more = f" and {len(ignored) - IDS_SHOWN} more" if len(ignored) > IDS_SHOWN else ""
+    return f"{', '.join(listed) or 'none'}{more}"
 
 
 def _ignored_share(of: SplitStatistics) -> float:

@@ -12,7 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.data.datasets import layout_of
+from hwdkit.data.datasets import DATASETS
+from hwdkit.data.index import load_index
 from hwdkit.engine.build import network
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import RecipeError
@@ -36,6 +37,7 @@ class Options:
     warmup: int = 5
     iterations: int = 20
     cpu: bool = False
+    data_root: Path = Path("data")
 
 
 def run(recipe: Recipe | None, checkpoint: Path | None, options: Options) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def _networks(recipe: Recipe | None, checkpoint: Path | None, options: Options) 
         loaded = load_network(checkpoint)
         return {str(loaded.metadata.get("recipe") or loaded.path.stem): loaded.model}
     assert recipe is not None
-    classes = options.classes or len(layout_of(recipe.data.dataset).classes)
+    classes = options.classes or _classes(recipe.data.dataset, options.data_root)
     sections: dict[str, Network] = {}
     if recipe.student is not None and options.role != "teacher":
         sections["student"] = recipe.student
@@ -119,6 +121,12 @@ def _networks(recipe: Recipe | None, checkpoint: Path | None, options: Options) 
         )
         for role, section in sections.items()
     }
+
+
+def _classes(dataset: str, data_root: Path) -> int:
+    """A known dataset need not be there to be counted for; a user's own is described by its index alone."""
+    known = DATASETS.get(dataset)
+    return len(known.classes if known is not None else load_index(data_root / dataset).classes)
 
 
 def _teacher_section(recipe: Recipe) -> Network | None:

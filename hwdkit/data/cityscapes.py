@@ -56,14 +56,15 @@ NOT_EVALUATED: dict[str, int] = {
 
 
 def list_files(root: Path) -> dict[str, SplitFiles]:
-    """Find images and labels of train and val, city by city. The test split has no public labels."""
-    return {
+    """Find images and labels city by city; the test split, whose labels are blank, only if it has both."""
+    listed = {
         split: SplitFiles(
             files_in(root, f"leftImg8bit/{split}", "_leftImg8bit.png"),
             files_in(root, f"gtFine/{split}", "_gtFine_labelIds.png"),
         )
-        for split in ("train", "val")
+        for split in ("train", "val", "test")
     }
+    return {split: files for split, files in listed.items() if split != "test" or all(files)}
 
 
 CITYSCAPES = Layout(
@@ -74,12 +75,14 @@ CITYSCAPES = Layout(
         **dict.fromkeys(NOT_EVALUATED.values(), IGNORE),
         **{raw: index for index, (raw, _) in enumerate(CLASSES.values())},
     },
-    published={"train": 2975, "val": 500},
+    published={"train": 2975, "val": 500, "test": 1525},
+    optional=("test",),
     inner_folders=("cityscapes", "Cityscapes"),
     must_have=("leftImg8bit/train", "leftImg8bit/val", "gtFine/train", "gtFine/val"),
     expected=(
         "leftImg8bit/{train,val}/CITY/*_leftImg8bit.png\n"
-        "gtFine/{train,val}/CITY/*_gtFine_labelIds.png      (both folders beside each other)"
+        "gtFine/{train,val}/CITY/*_gtFine_labelIds.png      (both folders beside each other)\n"
+        "test is optional: its labels are withheld, it is there to be predicted"
     ),
     how_to_get=(
         "Cityscapes needs an account: sign in at https://www.cityscapes-dataset.com/downloads, download "

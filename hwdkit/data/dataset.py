@@ -1,20 +1,25 @@
-"""One split of a prepared dataset as tensors, at the size that the files have.
+"""One split of a prepared dataset, at the size that the files have.
 
-Cutting training crops out of them is `transforms.py`; their order is `stream.py`.
+Cutting training crops out of the pairs is `transforms.py`; their order is `stream.py`.
 """
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
-from hwdkit.data.decode import LabelLookup, decode_image, decode_label, read_bytes
+from hwdkit.data.cache_files import open_cache
 from hwdkit.data.index import DatasetIndex
+from hwdkit.data.pairs import PairReader, Pixels
 from hwdkit.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
 class SegmentationDataset:
-    """Reads the pairs of one split, with the label map applied.
+    """Reads the pairs of one split, with the label map applied; from the cache if there is one.
 
     Args:
         index: a prepared dataset.
@@ -30,34 +35,51 @@ class SegmentationDataset:
         self.index = index
         self.split = split
         self._pairs = index.splits[split]
-        self._lookup = LabelLookup(index.label_map, classes=len(index.classes))
+        self._decode = PairReader(index)
+        cache = None if index.folder is None else open_cache(index, index.folder)
+        self._cached = None if cache is None else cache.get(split)
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+    @property
+    def cached(self) -> bool:
+        """Whether pairs come from the cache."""
+        return self._cached is not None
 
     def name(self, i: int) -> str:
         """Path of image i relative to the dataset's root: how logs and errors call it."""
         return self._pairs[i].image
 
+    def open(self, i: int) -> tuple[Pixels, Pixels]:
+        """Give pair i without copying it; the arrays may be read-only, and on disk until they are sliced.
+
+        Returns:
+            image: (H, W, 3) uint8, RGB.
+            label: (H, W) uint8, class index or 255 = ignore.
+
+        Raises:
+            DataError: a file that is missing, damaged, of another size, or with ids outside the label map.
+        """
+        if self._cached is not None:
+            try:
+                return self._cached.open(i)
+            except (OSError, ValueError) as error:
+                # Somebody needed the room. A long run goes on, only slower.
+                log.warning("the cache of %s has gone while in use (%s): decoding", self.index.name, error)
+                self._cached = None
+        return self._decode(self._pairs[i])
+
     def read(self, i: int) -> tuple[Tensor, Tensor]:
-        """Decode pair i.
+        """Give pair i as tensors of their own.
 
         Returns:
             image: (3, H, W) uint8, RGB.
             label: (H, W) uint8, class index or 255 = ignore.
 
         Raises:
-            DataError: a file that is missing, damaged, of another size, or with ids outside the label map.
+            DataError: as `open`.
         """
-        pair = self._pairs[i]
-        image_path, label_path = self.index.root / pair.image, self.index.root / pair.label
-        image = decode_image(read_bytes(image_path), where=str(image_path))
-        ids = decode_label(read_bytes(label_path), where=str(label_path))
-        label = self._lookup(ids, where=str(label_path))
-        if image.shape[:2] != label.shape:
-            raise DataError(
-                f"label is {label.shape[0]}x{label.shape[1]}, its image {pair.image} is "
-                f"{image.shape[0]}x{image.shape[1]} (height x width)",
-                where=str(label_path),
-            )
-        return torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(label)
+        image, label = self.open(i)
+        # Copied by numpy: torch warns of arrays that it must not write to.
+        return torch.from_numpy(image.transpose(2, 0, 1).copy(order="C")), torch.from_numpy(label.copy())

@@ -7,15 +7,21 @@ import difflib
 from hwdkit.data.ade20k import ADE20K
 from hwdkit.data.camvid import CAMVID
 from hwdkit.data.cityscapes import CITYSCAPES
+from hwdkit.data.coco_stuff import COCO_STUFF_10K, COCO_STUFF_164K, COCO_STUFF_164K_182
 from hwdkit.data.generate import SCENES
 from hwdkit.data.layout import Layout
+from hwdkit.data.voc import VOC_AUG
 from hwdkit.errors import DataError
 
 DATASETS: dict[str, Layout] = {
     "ade20k": ADE20K,
     "camvid": CAMVID,
     "cityscapes": CITYSCAPES,
+    "coco-stuff-10k": COCO_STUFF_10K,
+    "coco-stuff-164k": COCO_STUFF_164K,
+    "coco-stuff-164k-182": COCO_STUFF_164K_182,
     "scenes": SCENES,
+    "voc-aug": VOC_AUG,
 }
 
 

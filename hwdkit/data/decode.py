@@ -9,11 +9,13 @@ import io
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from hwdkit.data.matlab import is_matlab, read_matrix
 from hwdkit.errors import DataError
 from hwdkit.types import IGNORE
 
@@ -23,6 +25,10 @@ UNKNOWN = -1
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 """What may be decoded. Pillow knows forty more, among them EPS, which it hands to Ghostscript."""
+
+
+MATLAB_LABELS = ("S", "GTcls.Segmentation")
+"""Where a MATLAB file keeps its label: COCO-Stuff 10k, SBD."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -56,13 +62,16 @@ def decode_label(data: bytes, *, where: str) -> npt.NDArray[np.uint8] | npt.NDAr
     """Decode a label file to the ids that are stored in it, before any label map.
 
     A palette PNG gives its indices. Decoders that convert it to gray would give the luminance of the colours.
+    A MATLAB file, known by its content or its name, gives the first of `MATLAB_LABELS`.
 
     Returns:
-        (H, W) uint8, or int32 for files of 16 or 32 bits.
+        (H, W) uint8, or int32 for files with more than 8 bits.
 
     Raises:
-        DataError: truncated, not an image, or colours instead of ids.
+        DataError: truncated, neither image nor MATLAB file, or colours instead of ids.
     """
+    if is_matlab(data) or where.endswith(".mat"):
+        return _whole(read_matrix(data, MATLAB_LABELS, where=where), where)
     image = _load(data, where)
     if image.mode in ("RGB", "RGBA", "CMYK"):
         raise DataError(
@@ -74,6 +83,15 @@ def decode_label(data: bytes, *, where: str) -> npt.NDArray[np.uint8] | npt.NDAr
     ids: npt.NDArray[np.uint8] | npt.NDArray[np.int32]
     ids = np.array(image) if image.mode in ("L", "P") else np.array(image).astype(np.int32)
     return ids
+
+
+def _whole(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8] | npt.NDArray[np.int32]:
+    """Numbers of any type as ids; MATLAB's default type is double."""
+    limits = np.iinfo(np.int32)
+    low, high = values.min(), values.max()  # NaN if there is one, which the comparison refuses
+    if not limits.min <= low <= high <= limits.max or np.any(values != np.trunc(values)):
+        raise DataError(f"label holds numbers from {low} to {high} that are no class ids", where=where)
+    return values.astype(np.uint8) if low >= 0 and high <= 255 else values.astype(np.int32)
 
 
 def _load(data: bytes, where: str) -> Image.Image:
@@ -129,6 +147,29 @@ class LabelLookup:
 
     def _describe_unknown(self, ids: npt.NDArray[np.uint8] | npt.NDArray[np.int32]) -> str:
         return self.unknown(histogram(ids))
+
+
+def raw_ids(label_map: Mapping[int, int] | None, *, classes: int) -> npt.NDArray[np.uint16]:
+    """Turn a label map round: the id that stands for each class, as a benchmark wants predictions written.
+
+    Args:
+        label_map: raw id -> class; None = identity.
+        classes: number of classes.
+
+    Returns:
+        (classes,) uint16; of several ids the lowest, of those that an image can hold.
+
+    Raises:
+        DataError: a class that no id stands for.
+    """
+    known = {c: c for c in range(classes)} if label_map is None else label_map
+    lowest: dict[int, int] = {}
+    for raw in sorted(raw for raw in known if 0 <= raw <= np.iinfo(np.uint16).max):
+        lowest.setdefault(known[raw], raw)
+    missing = [c for c in range(classes) if c not in lowest]
+    if missing:
+        raise DataError(f"the label map has no id that a PNG can hold for class {missing[0]}")
+    return np.array([lowest[c] for c in range(classes)], dtype=np.uint16)
 
 
 def histogram(ids: npt.NDArray[np.uint8] | npt.NDArray[np.int32]) -> dict[int, int]:

@@ -5,6 +5,7 @@ The value types and their JSON form live here; checking files is `verify.py`, ma
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import tempfile
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hwdkit.data.names import NAMES
 from hwdkit.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -54,7 +56,7 @@ class DatasetIndex:
     """A dataset that has been checked: its classes, its pairs, and what its labels contain.
 
     Attributes:
-        name: key in `DATASETS`.
+        name: key in `DATASETS`, or what a user calls data of their own.
         classes, palette: names and RGB colours in class order.
         label_map: raw id in the files -> class (255 = ignore); None = identity with 255 = ignore.
         splits: pairs by split, sorted by path.
@@ -63,8 +65,11 @@ class DatasetIndex:
         fingerprint: sha256 over the class table, the label map, and every path and file content.
         partial: True when the counts are not the published ones.
         licence: one line, as far as known.
-        options: how a generated dataset was made; empty for downloaded ones.
+        options: how a generated dataset was made, or where a user's own one lies; empty for downloaded ones.
         stamp: sha256 over paths, sizes and modification times: says cheaply that nothing was touched.
+        label_colours: colour -> raw id for labels that are painted; None = the files hold the ids.
+            `colours.label_reader` reads either.
+        folder: where `dataset.json` was read from, and where a cache lies; None before it was written.
     """
 
     name: str
@@ -79,6 +84,8 @@ class DatasetIndex:
     licence: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     stamp: str = ""
+    label_colours: dict[tuple[int, int, int], int] | None = None
+    folder: Path | None = field(default=None, compare=False)
 
 
 def save_index(index: DatasetIndex, folder: Path) -> Path:
@@ -95,7 +102,8 @@ def save_index(index: DatasetIndex, folder: Path) -> Path:
     path = folder / FILE_NAME
     handle, temporary = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=folder)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        # surrogateescape: file names that are no UTF-8 come back as they were.
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump(_to_json(index, folder), file, indent=1, ensure_ascii=False)
             file.write("\n")
             file.flush()
@@ -119,13 +127,16 @@ def load_index(folder: Path) -> DatasetIndex:
         DataError: no index, an unreadable or foreign one, or its files have moved away.
     """
     path = folder / FILE_NAME
-    again = f"Run: hwdkit prepare-data {folder.name} --data-root {folder.parent}"
+    kind = folder.name if folder.name in NAMES else f"folder --name {folder.name}"
+    again = f"Run: hwdkit prepare-data {kind} --data-root {folder.parent}"
+    if not path.is_file() and folder.name not in NAMES:
+        raise _unknown(folder)
     if not path.is_file():
         # scenes is the one that needs no files: it is drawn.
         needs = "" if folder.name == "scenes" else " --source …"
         raise DataError(f"data root {folder} has no {FILE_NAME}", hint=f"{again}{needs}")
     try:
-        index = _from_json(json.loads(path.read_text(encoding="utf-8")), folder)
+        index = _from_json(json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")), folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"not a dataset index of this version ({error})", where=str(path), hint=again
@@ -139,6 +150,22 @@ def load_index(folder: Path) -> DatasetIndex:
                 hint=f"{again} --source …",
             )
     return index
+
+
+def prepared_in(root: Path) -> list[str]:
+    """Name the datasets that are prepared in a data root."""
+    return sorted(path.parent.name for path in root.glob(f"[!.]*/{FILE_NAME}"))
+
+
+def _unknown(folder: Path) -> DataError:
+    prepared = prepared_in(folder.parent)
+    close = difflib.get_close_matches(folder.name, [*prepared, *NAMES], n=1)
+    guess = f"Did you mean {close[0]!r}? " if close else ""
+    return DataError(
+        f"unknown dataset {folder.name!r}",
+        hint=f"{guess}Prepared in {folder.parent}: {', '.join(prepared) or 'none'}. hwdkit knows "
+        f"{', '.join(NAMES)}.\n  Your own data: hwdkit prepare-data folder --name {folder.name} …",
+    )
 
 
 def _to_json(index: DatasetIndex, folder: Path) -> dict[str, Any]:
@@ -159,6 +186,7 @@ def _to_json(index: DatasetIndex, folder: Path) -> dict[str, Any]:
             for name, colour in zip(index.classes, index.palette, strict=True)
         ],
         "label_map": None if label_map is None else {str(raw): label_map[raw] for raw in sorted(label_map)},
+        "label_colours": _painted_to_json(index.label_colours),
         "statistics": {
             split: {
                 "images": of.images,
@@ -201,4 +229,15 @@ def _from_json(document: dict[str, Any], folder: Path) -> DatasetIndex:
         licence=document["licence"],
         options=document["options"],
         stamp=document["stamp"],
+        # An index from before there were painted labels has no such key.
+        label_colours=_painted_from_json(document.get("label_colours")),
+        folder=folder,
     )
+
+
+def _painted_to_json(colours: dict[tuple[int, int, int], int] | None) -> list[list[int]] | None:
+    return None if colours is None else [[*colour, raw] for colour, raw in colours.items()]
+
+
+def _painted_from_json(entries: list[list[int]] | None) -> dict[tuple[int, int, int], int] | None:
+    return None if entries is None else {(r, g, b): raw for r, g, b, raw in entries}

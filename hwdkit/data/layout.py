@@ -33,12 +33,13 @@ class Layout:
         label_map: raw id in the label files -> class, 255 = ignore. An id that is not a key is an error.
         published: pairs per split as published. A split that is in `optional` may be absent.
         inner_folders: folders that the dataset's archive unpacks to, looked for below --source.
-        must_have: folders (alternatives joined by "|") without which this is not the dataset.
+        must_have: files or folders (alternatives joined by "|") without which this is not the dataset.
         expected: the files on disk, as text for people.
         how_to_get: where it comes from, as text for people.
         licence: one line, as far as known.
         list_files: finds the files of each split below the root.
         optional: splits that may be absent.
+        label_colours: colour -> raw id for labels that are painted; None = the files hold the ids.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Layout:
     licence: str
     list_files: Callable[[Path], dict[str, SplitFiles]]
     optional: tuple[str, ...] = ()
+    label_colours: Mapping[tuple[int, int, int], int] | None = None
 
     def list_pairs(self, root: Path) -> dict[str, list[tuple[str, str]]]:
         """List (image, label) by split, sorted by key; files without a partner are left out.
@@ -87,6 +89,26 @@ def files_in(root: Path, folder: str, suffix: str) -> dict[str, str]:
     return found
 
 
+def names_in(path: Path) -> list[str]:
+    """Read a list of names, one a line; a list that does not exist names nothing.
+
+    Raises:
+        DataError: it is there and cannot be read as text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("cannot be read as a list of names", where=str(path)) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def first_folder(root: Path, *candidates: str) -> str:
+    """Choose the first of these folders that exists below the root, or else the first of all."""
+    return next((folder for folder in candidates if (root / folder).is_dir()), candidates[0])
+
+
 def paired(files: SplitFiles) -> list[tuple[str, str]]:
     """Join images and labels that share a key, sorted by key."""
     return [
@@ -115,7 +137,7 @@ def locate(layout: Layout, source: Path, *, allow_partial: bool = False) -> Path
         DataError: an archive, no such folder, or a folder without the expected layout.
     """
     command = f"hwdkit prepare-data {layout.name} --source"
-    if source.name.lower().endswith(ARCHIVES):
+    if source.name.lower().endswith(ARCHIVES) and not source.is_dir():
         raise DataError(f"{source} is an archive: unpack it first", hint=f"Then: {command} FOLDER")
     if not source.is_dir():
         raise DataError(f"{source} is not a folder", hint=how_to_get(layout))
@@ -135,13 +157,14 @@ def how_to_get(layout: Layout) -> str:
     expected = "\n".join(f"    {line}" for line in layout.expected.splitlines())
     return (
         f"{layout.how_to_get}\n  Expected files:\n{expected}\n"
-        f"  Then: hwdkit prepare-data {layout.name} --source FOLDER"
+        f"  Then: hwdkit prepare-data {layout.name} --source FOLDER   (or --source ARCHIVE, for each of them)"
     )
 
 
 def _missing(layout: Layout, root: Path) -> list[str]:
-    return [
-        wanted.replace("|", " (or ") + ")" * wanted.count("|")
-        for wanted in layout.must_have
-        if not any((root / folder).is_dir() for folder in wanted.split("|"))
-    ]
+    missing = []
+    for wanted in layout.must_have:
+        first, *others = wanted.split("|")
+        if not any((root / path).exists() for path in (first, *others)):
+            missing.append(f"{first} (or {', '.join(others)})" if others else first)
+    return missing

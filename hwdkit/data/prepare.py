@@ -1,17 +1,24 @@
-"""From files on a disk to a checked dataset with an index: what `hwdkit prepare-data` does.
+"""From what a user downloaded, or owns, to a checked dataset with an index: what `hwdkit prepare-data` does.
 
-Nothing is copied and nothing is written until everything has been checked.
+Folders are read where they are, archives are unpacked first; no index is written until all has been checked.
 """
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hwdkit.data.datasets import layout_of
+from hwdkit.data.folder import FolderOptions, describe
 from hwdkit.data.generate import SCENES, SceneOptions, generate
 from hwdkit.data.index import FILE_NAME, DatasetIndex, load_index, save_index
 from hwdkit.data.layout import Layout, how_to_get, locate
 from hwdkit.data.parallel import Progress
+from hwdkit.data.sources import FILES, gather
+from hwdkit.data.unpack_records import unfinished
 from hwdkit.data.verify import stamp_of, verify
 from hwdkit.errors import DataError
 
@@ -20,7 +27,8 @@ def prepare(
     name: str,
     *,
     root: Path,
-    source: Path | None = None,
+    source: Path | Sequence[Path] | None = None,
+    own: FolderOptions | None = None,
     check: bool = False,
     allow_partial: bool = False,
     overwrite: bool = False,
@@ -30,68 +38,161 @@ def prepare(
 ) -> DatasetIndex:
     """Check a dataset completely and write `root/name/dataset.json`, or draw the one that is drawn.
 
-    The index refers to the files where they are. A second call finds nothing changed and returns at once.
+    The index refers to the files where they are; archives are unpacked to `root/name/files`. A second call
+    finds nothing changed and returns at once.
 
     Args:
-        name: key in `DATASETS`.
+        name: key in `DATASETS`, or with `own` what the user's data is called.
         root: data root.
-        source: the unpacked dataset, or the folder around it. None: it already lies in `root/name`, or was
-            prepared from elsewhere before.
+        source: the downloaded archives, the unpacked dataset, or the folder around it. None: it already lies
+            in `root/name`, or was prepared from elsewhere before; for own data, else the current folder.
+        own: the user's own data; what it leaves open is as in the index of before.
         check: check everything again, compare with the index if there is one, write nothing.
-        allow_partial: accept counts other than the published ones; the index says so.
+        allow_partial: accept counts other than the published ones, or files without a partner in own data;
+            the index says so.
         overwrite: check again even if nothing changed; for scenes: draw again.
         scenes: what to draw; only for the dataset of that name.
         workers: processes; None = one a core.
         progress: told of every few files.
 
     Raises:
-        DataError: whatever is wrong with the data, all of it at once. Nothing was written.
+        DataError: whatever is wrong with the data, all of it at once. No index was written.
     """
-    layout = layout_of(name)
-    if layout is SCENES:
-        if source is not None:
+    sources = [source] if isinstance(source, Path) else list(source or ())
+    folder = root / name
+    before = _index_or_none(folder)
+    if own is None and layout_of(name) is SCENES:
+        if sources:
             raise DataError(
                 "scenes is drawn by hwdkit: it takes no --source", hint="Run: hwdkit prepare-data scenes"
             )
         if not check:
-            options = scenes or SceneOptions()
-            return generate(root, options, overwrite=overwrite, workers=workers, progress=progress)
-    folder = root / name
-    before = _index_or_none(folder)
-    files = _find_files(layout, folder, source, before=before, allow_partial=allow_partial)
-    if not (check or overwrite) and before is not None and _is_current(before, layout, files, allow_partial):
+            drawn = scenes or SceneOptions()
+            return generate(root, drawn, overwrite=overwrite, workers=workers, progress=progress)
+    place = _Place(
+        folder, sources, before, check=check, overwrite=overwrite, workers=workers, progress=progress
+    )
+    if own is None:
+        plan = _published(layout_of(name), place, allow_partial=allow_partial)
+    else:
+        plan = _own(name, own, place, allow_partial=allow_partial)
+    if before is not None and not (check or overwrite) and plan.describes(before):
         return before
-    published = layout.published
-    if layout is SCENES and before is not None:
-        published = {split: before.options[split] for split in ("train", "val")}
     index = verify(
-        layout,
-        files,
-        published=published,
-        allow_partial=allow_partial,
-        options=before.options if layout is SCENES and before is not None else None,
+        plan.layout,
+        plan.files,
+        published=plan.published,
+        allow_partial=plan.allow_partial,
+        options=plan.options,
         workers=workers,
         progress=progress,
     )
+    index = replace(index, partial=index.partial or plan.partial)
     if not check:
         save_index(index, folder)
     elif before is not None and before.fingerprint != index.fingerprint:
+        kind = name if own is None else f"folder --name {name}"
         raise DataError(
-            f"{files} is sound, but is not what {folder / FILE_NAME} describes: fingerprint "
+            f"{plan.files} is sound, but is not what {folder / FILE_NAME} describes: fingerprint "
             f"{index.fingerprint[:12]}, the index has {before.fingerprint[:12]}",
-            hint=f"Run without --check to index it anew: hwdkit prepare-data {name} --data-root {root}",
+            hint=f"Run without --check to index it anew: hwdkit prepare-data {kind} --data-root {root}",
         )
     return index
 
 
-def is_prepared(name: str, *, root: Path, source: Path | None = None, allow_partial: bool = False) -> bool:
-    """Say whether `prepare` would find nothing to do. Looks at names, sizes and times, not at content."""
-    layout, folder = layout_of(name), root / name
-    before = _index_or_none(folder)
-    if before is None:
-        return False
-    files = _find_files(layout, folder, source, before=before, allow_partial=allow_partial)
-    return _is_current(before, layout, files, allow_partial)
+@dataclass(frozen=True)
+class _Place:
+    """Where a dataset is looked for, and what may be done there."""
+
+    folder: Path
+    sources: Sequence[Path]
+    before: DatasetIndex | None
+    check: bool
+    overwrite: bool
+    workers: int | None
+    progress: Progress | None
+
+    def gathered(self, wanted: Sequence[str] = ()) -> Path:
+        return gather(
+            self.sources,
+            self.folder / FILES,
+            wanted=wanted,
+            write=not self.check,
+            again=self.overwrite,
+            workers=self.workers,
+            progress=self.progress,
+        )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be checked, and what its index will record."""
+
+    layout: Layout
+    files: Path
+    published: Mapping[str, int]
+    allow_partial: bool
+    options: dict[str, Any] | None
+    partial: bool = False
+
+    def describes(self, index: DatasetIndex) -> bool:
+        """Say whether the check would find nothing new. Looks at names, sizes and times, not at content."""
+        if index.root != self.files.resolve() or index.stamp != stamp_of(self.layout, self.files):
+            return False
+        if self.options is None or self.layout is SCENES:
+            return self.allow_partial or not index.partial
+        # The splits and colours of own data may change while its files stay the same.
+        splits = {split: [(p.image, p.label) for p in pairs] for split, pairs in index.splits.items()}
+        same_splits = splits == self.layout.list_pairs(self.files)
+        return same_splits and index.options == self.options and index.palette == self.layout.palette
+
+
+def _published(layout: Layout, place: _Place, *, allow_partial: bool) -> _Plan:
+    files = _find_files(layout, place, allow_partial=allow_partial)
+    if layout is SCENES and place.before is not None:
+        counts = {split: place.before.options[split] for split in ("train", "val")}
+        return _Plan(layout, files, counts, allow_partial, place.before.options)
+    return _Plan(layout, files, layout.published, allow_partial, None)
+
+
+def _find_files(layout: Layout, place: _Place, *, allow_partial: bool) -> Path:
+    if place.sources:
+        return locate(layout, place.gathered(layout.must_have), allow_partial=allow_partial)
+    if place.before is not None:
+        return place.before.root
+    if not place.folder.is_dir():
+        raise DataError(f"data root {place.folder} does not exist", hint=how_to_get(layout))
+    unpacked = place.folder / FILES
+    if not unpacked.is_dir():
+        return locate(layout, place.folder, allow_partial=allow_partial)
+    if stopped := unfinished(unpacked):
+        raise DataError(
+            f"{', '.join(stopped)} was not unpacked to the end",
+            where=str(unpacked),
+            hint=f"Go on with: hwdkit prepare-data {layout.name} --source …",
+        )
+    return locate(layout, unpacked, allow_partial=allow_partial)
+
+
+def _own(name: str, asked: FolderOptions, place: _Place, *, allow_partial: bool) -> _Plan:
+    before = place.before
+    if place.sources:
+        files = _around(place.gathered(), asked.images or (before.options.get("images") if before else None))
+    elif before is not None:
+        files = before.root
+    else:
+        files = next((folder for folder in (place.folder / FILES, place.folder) if folder.is_dir()), Path())
+    leave_out = allow_partial or (before is not None and bool(before.options.get("left_out")))
+    data = describe(name, files, asked, before=before, leave_out=leave_out)
+    return _Plan(data.layout, files, {}, allow_partial=False, options=data.options, partial=data.left_out > 0)
+
+
+def _around(folder: Path, images: str | None) -> Path:
+    """An archive often unpacks to one folder; the pattern may mean what is in it."""
+    inside = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    if not images or len(inside) != 1 or glob.glob(images, root_dir=folder, recursive=True):
+        return folder
+    return inside[0]
 
 
 def _index_or_none(folder: Path) -> DatasetIndex | None:
@@ -99,23 +200,3 @@ def _index_or_none(folder: Path) -> DatasetIndex | None:
         return load_index(folder)
     except DataError:
         return None  # none yet, or one that is worth nothing: make a new one
-
-
-def _is_current(index: DatasetIndex, layout: Layout, files: Path, allow_partial: bool) -> bool:
-    return (
-        index.root == files.resolve()
-        and (allow_partial or not index.partial)
-        and index.stamp == stamp_of(layout, files)
-    )
-
-
-def _find_files(
-    layout: Layout, folder: Path, source: Path | None, *, before: DatasetIndex | None, allow_partial: bool
-) -> Path:
-    if source is not None:
-        return locate(layout, source, allow_partial=allow_partial)
-    if before is not None:
-        return before.root
-    if not folder.is_dir():
-        raise DataError(f"data root {folder} does not exist", hint=how_to_get(layout))
-    return locate(layout, folder, allow_partial=allow_partial)

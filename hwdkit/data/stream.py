@@ -38,6 +38,7 @@ def train_stream(
     rank: int = 0,
     world: int = 1,
     accumulate: int = 1,
+    photometric: bool = False,
     workers: int = 0,
     pin: bool = False,
 ) -> Generator[list[Batch], None, None]:
@@ -45,7 +46,7 @@ def train_stream(
 
     Args:
         dataset: the training split.
-        crop, scales, flip: see `transforms.augment`.
+        crop, scales, flip, photometric: see `transforms.augment`.
         batch_size: global: over all ranks and micro-batches.
         seed: decides order and augmentation.
         start_step: first optimizer step; a resumed run passes the number of steps already done.
@@ -65,7 +66,7 @@ def train_stream(
     """
     require_divisible(batch_size, world=world, accumulate=accumulate)
     plan = _Plan(len(dataset), batch_size, seed, start_step, rank, world, accumulate)
-    crops = _Crops(dataset, crop, tuple(scales), flip, seed)
+    crops = _Crops(dataset, crop, tuple(scales), flip, photometric, seed)
     loader: DataLoader[Batch] = DataLoader(
         crops,
         batch_sampler=plan,
@@ -156,6 +157,7 @@ class _Crops(Dataset[Batch]):
     crop: tuple[int, int]
     scales: tuple[float, ...]
     flip: float
+    photometric: bool
     seed: int
 
     def __getitems__(self, placed: list[Placed]) -> Batch | HwdkitError:
@@ -167,9 +169,16 @@ class _Crops(Dataset[Batch]):
         return Batch(torch.stack([image for image, _ in crops]), torch.stack([label for _, label in crops]))
 
     def _cut(self, sample: int, i: int) -> tuple[Tensor, Tensor]:
-        image, label = self.dataset.read(i)
-        rng = sample_rng(self.seed, sample)
-        return augment(image, label, rng=rng, crop=self.crop, scales=self.scales, flip=self.flip)
+        image, label = self.dataset.open(i)
+        return augment(
+            image,
+            label,
+            rng=sample_rng(self.seed, sample),
+            crop=self.crop,
+            scales=self.scales,
+            flip=self.flip,
+            photometric=self.photometric,
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hwdkit.data.decode import LabelLookup, decode_image, decode_label, histogram, read_bytes
+from hwdkit.data.colours import LabelReader, reader_of
+from hwdkit.data.decode import LabelLookup, decode_image, histogram, read_bytes
 from hwdkit.data.index import DatasetIndex, Pair, SplitStatistics
 from hwdkit.data.layout import Layout, paired, unpaired
 from hwdkit.data.parallel import Progress, on_all_cores
@@ -45,11 +46,13 @@ class PairCheck:
     Args:
         root: folder that paths are relative to.
         lookup: the dataset's label map.
+        read_label: decodes its label files.
     """
 
-    def __init__(self, root: Path, lookup: LabelLookup) -> None:
+    def __init__(self, root: Path, lookup: LabelLookup, read_label: LabelReader) -> None:
         self.root = root
         self.lookup = lookup
+        self.read_label = read_label
 
     def __call__(self, pair: tuple[str, str]) -> PairReport:
         """Decode both files of a pair and compare them."""
@@ -68,7 +71,7 @@ class PairCheck:
         try:
             data = read_bytes(self.root / label)
             digest.update(hashlib.sha256(data).digest())
-            ids = decode_label(data, where=label)
+            ids = self.read_label(data, label)
             raw_ids = histogram(ids)
             unknown = self.lookup.unknown(raw_ids)
             if unknown:
@@ -100,7 +103,7 @@ def verify(
         root: where its files are.
         published: pairs that each split must have.
         allow_partial: accept other counts, and splits without pairs.
-        options: how a generated dataset was made; recorded.
+        options: how a generated dataset was made, or where a user's own lies; recorded.
         workers: processes; None = one a core.
         progress: told of every few pairs.
 
@@ -115,15 +118,16 @@ def verify(
         if found != expected and not (split in layout.optional and split not in listing):
             miscounted.append(f"{split}: {found} pairs of image and label, {expected} are published")
     damaged = [line for files in listing.values() for line in unpaired(files)]
+    may_go = bool(damaged) and not published  # of own data nobody else knows how much there should be
     work = [(split, pair) for split, files in listing.items() for pair in paired(files)]
     lookup = LabelLookup(layout.label_map, classes=len(layout.classes))
-    check = PairCheck(root, lookup)
+    check = PairCheck(root, lookup, reader_of(layout.label_colours))
     reports = on_all_cores(
         check, [pair for _, pair in work], workers=workers, doing=f"checking {layout.name}", progress=progress
     )
     damaged += [line for report in reports for line in report.problems]
     if damaged or (miscounted and not allow_partial) or not work:
-        raise _failure(layout, root, miscounted if not allow_partial else [], damaged)
+        raise _failure(layout, root, miscounted if not allow_partial else [], damaged, may_go=may_go)
 
     splits: dict[str, list[Pair]] = {}
     raw_ids: dict[str, Counter[int]] = {}
@@ -148,6 +152,7 @@ def verify(
         licence=layout.licence,
         options=options or {},
         stamp=stamp,
+        label_colours=None if layout.label_colours is None else dict(layout.label_colours),
     )
 
 
@@ -172,11 +177,16 @@ def _touched(root: Path, paths: Iterable[str]) -> Iterable[tuple[str, int, int]]
 
 
 def _meaning(layout: Layout) -> list[Any]:
-    return [layout.name, layout.classes, sorted(layout.label_map.items())]
+    meaning: list[Any] = [layout.name, layout.classes, sorted(layout.label_map.items())]
+    if layout.label_colours is not None:
+        meaning.append(sorted(layout.label_colours.items()))
+    return meaning
 
 
 def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    ).hexdigest()
 
 
 def _statistics(images: int, raw_ids: Counter[int], layout: Layout, lookup: LabelLookup) -> SplitStatistics:
@@ -191,7 +201,9 @@ def _statistics(images: int, raw_ids: Counter[int], layout: Layout, lookup: Labe
     return SplitStatistics(images, tuple(pixels), ignored, dict(raw_ids))
 
 
-def _failure(layout: Layout, root: Path, miscounted: list[str], damaged: list[str]) -> DataError:
+def _failure(
+    layout: Layout, root: Path, miscounted: list[str], damaged: list[str], *, may_go: bool
+) -> DataError:
     problems = miscounted + damaged
     if not problems:
         problems = ["no pair of image and label found"]
@@ -203,4 +215,6 @@ def _failure(layout: Layout, root: Path, miscounted: list[str], damaged: list[st
         hint = "Complete the data, or accept a subset with --allow-partial (recorded in the index)."
     else:
         hint = "Mend or replace these files and run the command again. Nothing was written."
+    if may_go:
+        hint += "\n  Files without a partner are left out with --allow-partial (recorded in the index)."
     return DataError(f"{layout.name} in {root}: {len(problems)} {noun}\n" + "\n".join(shown), hint=hint)

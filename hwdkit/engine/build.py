@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hwdkit.checkpoints.files import read_state_dict
 from hwdkit.data.dataset import SegmentationDataset
@@ -21,7 +21,7 @@ from hwdkit.engine.networks import ROLE_FILES, Loaded
 from hwdkit.engine.objectives import Objective, Teach, frozen_teacher, ramp
 from hwdkit.engine.optim import EMA, optimizer, poly_schedule
 from hwdkit.engine.rundir import newest_finished
-from hwdkit.errors import EnvironmentFailure, RecipeError
+from hwdkit.errors import CheckpointError, EnvironmentFailure, RecipeError
 from hwdkit.losses import LOSSES
 from hwdkit.losses.features import LOGITS
 from hwdkit.models.backbone import default_contract
@@ -29,7 +29,7 @@ from hwdkit.models.contract import InputContract
 from hwdkit.models.segmenter import NetworkSpec, Segmenter, convert_sync_batchnorm
 from hwdkit.models.segmenter import build as build_segmenter
 from hwdkit.recipe.losses import LossOptions
-from hwdkit.recipe.schema import Evaluate, Network, Recipe
+from hwdkit.recipe.schema import Evaluate, Network, Recipe, Train
 from hwdkit.types import Batch
 
 
@@ -49,9 +49,22 @@ def network(section: Network, classes: int) -> Segmenter:
         classes=classes,
         input=contract,
     )
-    pretrained = section.pretrained
-    weights = read_state_dict(Path(pretrained)) if isinstance(pretrained, str) else pretrained
-    return build_segmenter(spec, pretrained=weights)
+    return build_segmenter(spec, pretrained=pretrained_weights(section))
+
+
+def pretrained_weights(section: Network) -> bool | dict[str, Tensor]:
+    """What a recipe's `pretrained` asks for: timm's own weights or not, or the content of a file.
+
+    Raises:
+        CheckpointError: the file is missing or no state dict.
+    """
+    if isinstance(section.pretrained, bool):
+        return section.pretrained
+    try:
+        return read_state_dict(Path(section.pretrained))
+    except CheckpointError as error:
+        hint = f"`pretrained` of {section.backbone} names it: timm's ImageNet weights, .safetensors or .pth"
+        raise CheckpointError(error.message, where=error.where, hint=hint) from error
 
 
 def needs_teacher(recipe: Recipe) -> bool:
@@ -89,12 +102,17 @@ def objective(recipe: Recipe, student: Segmenter, teacher: Segmenter | None = No
         RecipeError: a loss refuses its options, or reads a map that a network does not have.
     """
     entries = {name: entry for name, entry in recipe.losses.items() if entry.weight}
+    taken = [name for name in entries if hasattr(nn.ModuleDict(), name)]
+    if taken:
+        raise RecipeError(
+            f"a loss cannot be called {', '.join(taken)}: torch means something by it", where="losses"
+        )
     if not entries:
         raise RecipeError("every loss has weight 0: there is nothing to train", where="losses")
     losses: dict[str, nn.Module] = {}
     for name, entry in entries.items():
         try:
-            losses[name] = _loss(entry, student, teacher)
+            losses[name] = _loss(entry, student, teacher, micro_batches=recipe.train.accumulate)
         except ValueError as error:
             raise RecipeError(str(error), where=f"losses.{name}") from error
     ramps = {
@@ -105,12 +123,15 @@ def objective(recipe: Recipe, student: Segmenter, teacher: Segmenter | None = No
     return Objective(student, losses, {name: entry.weight for name, entry in entries.items()}, ramps)
 
 
-def _loss(entry: LossOptions, student: Segmenter, teacher: Segmenter | None) -> nn.Module:
-    """One loss, told what it must know of the networks: whatever its constructor asks for by name."""
+def _loss(
+    entry: LossOptions, student: Segmenter, teacher: Segmenter | None, *, micro_batches: int
+) -> nn.Module:
+    """One loss, told of networks and training whatever its constructor asks for by name."""
     options = entry.constructor_options()
     tap = options.get("tap", LOGITS)
     facts: dict[str, object] = {
         "align_corners": student.contract.align_corners,
+        "micro_batches": micro_batches,
         "classes": student.spec.classes,
         "student_channels": _channels(student, tap),
     }
@@ -134,14 +155,7 @@ def _channels(network: Segmenter, tap: object) -> int:
 
 def training(recipe: Recipe, student: Segmenter, ranks: Ranks, teacher: Segmenter | None = None) -> Training:
     """The student, its losses and its optimizer on this rank's device."""
-    if recipe.train.amp == "fp16" and ranks.device.type != "cuda":
-        raise EnvironmentFailure("train.amp: fp16 needs a GPU", hint="use --set train.amp=bf16 or off")
-    if recipe.train.deterministic == "strict" and ranks.device.type == "cuda":
-        raise EnvironmentFailure(
-            "train.deterministic: strict cannot be kept on a GPU: torch has no deterministic kernel for "
-            "cross-entropy on maps, nor for bilinear resizing and adaptive pooling backwards",
-            hint="use --set train.deterministic=warn, or train on the CPU with --gpus 0",
-        )
+    require_possible(recipe.train, ranks.device)
     goal = objective(recipe, student, teacher)
     if ranks.world > 1:
         # The losses' projectors too: their statistics must not drift apart between ranks.
@@ -166,6 +180,22 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks, teacher: Segmente
         scaler=torch.amp.GradScaler(ranks.device.type, enabled=recipe.train.amp == "fp16"),
         ema=ema,
     )
+
+
+def require_possible(section: Train, device: torch.device) -> None:
+    """Refuse what a device cannot do.
+
+    Raises:
+        EnvironmentFailure: fp16 on a CPU, or strict determinism on a GPU.
+    """
+    if section.amp == "fp16" and device.type != "cuda":
+        raise EnvironmentFailure("train.amp: fp16 needs a GPU", hint="use --set train.amp=bf16 or off")
+    if section.deterministic == "strict" and device.type == "cuda":
+        raise EnvironmentFailure(
+            "train.deterministic: strict cannot be kept on a GPU: torch has no deterministic kernel for "
+            "cross-entropy on maps, nor for bilinear resizing and adaptive pooling backwards",
+            hint="use --set train.deterministic=warn, or train on the CPU with --gpus 0",
+        )
 
 
 def _freeze_unused(goal: Objective) -> None:
@@ -233,6 +263,7 @@ def stream(
         crop=data.crop,
         scales=data.scales,
         flip=data.flip,
+        photometric=data.photometric,
         batch_size=recipe.train.batch_size,
         seed=recipe.seed,
         start_step=start_step,

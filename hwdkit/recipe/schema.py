@@ -5,6 +5,7 @@ No torch here, and no file access: `load.py` reads YAML into these, `engine/buil
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -22,15 +23,21 @@ class Section(BaseModel):
 class Data(Section):
     """Which dataset, and how a training crop is cut from it."""
 
-    dataset: Literal["ade20k", "camvid", "cityscapes", "scenes"] = Field(
-        description="found, prepared, in the data root"
-    )
+    dataset: str = Field(description="found, prepared, in the data root: a known one, or your own")
     train_split: str = Field("train", description="split to train on")
     val_split: str = Field("val", description="split to evaluate on during training")
     crop: tuple[int, int] = Field((512, 512), description="height, width of a training crop, pixels")
     scales: tuple[float, ...] = Field(PAPER_SCALES, min_length=1, description="one is drawn per sample")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    photometric: bool = Field(False, description="also distort colours, as mmsegmentation does")
     workers: int = Field(4, ge=0, description="loader processes per rank; changes speed only")
+
+    @field_validator("dataset")
+    @classmethod
+    def _dataset_can_be_a_folder(cls, dataset: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", dataset):
+            raise ValueError("names a folder of the data root: letters, digits, '.', '_' and '-' only")
+        return dataset
 
     @field_validator("crop")
     @classmethod
@@ -72,6 +79,11 @@ class Network(Section):
     pretrained: bool | str = Field(False, description="true: timm's ImageNet weights; or a local file")
     align_corners: bool = Field(True, description="of every bilinear resize; the papers' code: true")
     input: Input | None = Field(None, description="default: what timm says of the backbone")
+
+    @field_validator("backbone_options", mode="before")
+    @classmethod
+    def _null_drops_what_a_base_sets(cls, options: Any) -> Any:
+        return {} if options is None else options
 
 
 class Teacher(Network):
@@ -167,6 +179,9 @@ class Recipe(Section):
         """`hwd: {...}` means `hwd: {loss: hwd, ...}`; CE is there unless a recipe weights it 0."""
         if not isinstance(losses, dict):
             return losses
+        strange = [name for name in losses if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", str(name))]
+        if strange:
+            raise ValueError(f"{strange[0]!r} cannot name a loss: letters, digits, _ and - can")
         named = {"ce": {}, **losses}
         return {
             name: {"loss": name, **(options or {})} if isinstance(options, dict | None) else options

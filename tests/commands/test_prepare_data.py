@@ -5,17 +5,22 @@ from __future__ import annotations
 import errno
 import io
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from hwdkit.commands import prepare_data
 from hwdkit.errors import DataError, EnvironmentFailure
 
+SMALL = {"train": 3, "val": 2, "size": (32, 32)}
+
 
 def draw(root: Path, **options: bool) -> dict[str, object]:
-    return prepare_data.run("scenes", root=root, train=3, val=2, size=(32, 32), **options)
+    return prepare_data.run("scenes", root=root, scenes=dict(SMALL), **options)
 
 
 def test_the_result_is_json_and_its_shares_add_up(tmp_path: Path) -> None:
@@ -53,7 +58,7 @@ def test_the_table_names_every_class_and_marks_the_absent_ones(tmp_path: Path) -
 
 def test_options_of_scenes_mean_nothing_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--train, --seed only means something for scenes"):
-        prepare_data.run("camvid", root=tmp_path, train=3, seed=1)
+        prepare_data.run("camvid", root=tmp_path, scenes={"train": 3, "seed": 1})
 
 
 def test_scenes_take_no_source(tmp_path: Path) -> None:
@@ -70,3 +75,52 @@ def test_a_full_disk_is_the_machines_failure(tmp_path: Path, monkeypatch: pytest
         draw(tmp_path)
     assert caught.value.exit_code == 6
     assert list(tmp_path.iterdir()) == []
+
+
+def shown(result: dict[str, object]) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(prepare_data.render(result))
+    return console.export_text()
+
+
+def write_camvid(root: Path, *ids: int) -> None:
+    """One pair a split, in whose label each of these ids has the same share."""
+    label = Image.fromarray(np.array([ids] * 8, dtype=np.uint8))
+    for split in ("train", "val"):
+        for kind, picture in (("images", Image.new("RGB", label.size)), ("labels", label)):
+            path = root / kind / split / "a.png"
+            path.parent.mkdir(parents=True)
+            picture.save(path)
+
+
+def test_ids_that_count_nowhere_are_named_with_their_share(tmp_path: Path) -> None:
+    write_camvid(tmp_path / "in", 3, 11, 11, 255)
+    result = prepare_data.run("camvid", root=tmp_path, source=tmp_path / "in", allow_partial=True)
+    assert result["ignored_ids"] == [11, 255]
+    line = "ignored ids  11 (50.00 % of train, 50.00 % of val), 255 (25.00 % of train, 25.00 % of val)"
+    assert line in shown(result)
+    assert "camvid: prepared: 1 train, 1 val (partial)" in shown(result)
+    assert "licence      Non-commercial research" in shown(result)
+
+
+def test_the_cache_is_announced_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = draw(tmp_path)
+    assert plain["cache"] is None
+    with caplog.at_level("INFO", "hwdkit"):
+        result = draw(tmp_path, cache=True)
+    pixels = 5 * 32 * 32
+    assert "the cache of scenes takes" in caplog.text
+    assert result["cache"]["bytes"] == 4 * pixels  # type: ignore[index]
+    assert result["already_prepared"] is True
+    assert f"cache        {4 * pixels / 1000:.1f} kB in {tmp_path / 'scenes' / 'cache'}, written" in shown(
+        result
+    )
+    assert "was there" in shown(draw(tmp_path, cache=True))
+
+
+def test_archives_announce_their_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_camvid(tmp_path / "in", 3)
+    shutil.make_archive(str(tmp_path / "pack"), "gztar", tmp_path / "in")
+    with caplog.at_level("INFO", "hwdkit"):
+        prepare_data.run("camvid", root=tmp_path, source=[tmp_path / "pack.tar.gz"], allow_partial=True)
+    assert "pack.tar.gz: 4 files, " in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,28 @@ def test_reading_names_the_file_that_is_wrong(tmp_path: Path) -> None:
     Image.new("RGB", (16, 12)).save(tmp_path / "label.png")
     with pytest.raises(DataError, match=r"label\.png: label has colours"):
         one_pair(tmp_path).read(0)
+
+
+def test_a_painted_label_is_read_by_its_colours(tmp_path: Path) -> None:
+    write_pair(tmp_path / "image.png", tmp_path / "label.png", ids(0))
+    painted = np.where(ids(0, 1)[..., None] == 1, (10, 20, 30), (1, 2, 3)).astype(np.uint8)
+    Image.fromarray(painted).save(tmp_path / "label.png")
+    plain = one_pair(tmp_path, label_map={7: 2, 8: 255}).index
+    index = dataclasses.replace(plain, label_colours={(10, 20, 30): 7, (1, 2, 3): 8})
+    _, label = SegmentationDataset(index, "train").read(0)
+    assert np.array_equal(label, np.where(ids(0, 1) == 1, 2, 255))
+
+
+def test_arrays_and_tensors_hold_the_same(tmp_path: Path) -> None:
+    write_pair(tmp_path / "image.png", tmp_path / "label.png", ids(0, 1, 2))
+    dataset = one_pair(tmp_path)
+    image, label = dataset.open(0)
+    assert (image.shape, label.shape) == ((12, 16, 3), (12, 16))
+    assert image.dtype == label.dtype == np.uint8
+    tensors = dataset.read(0)
+    assert np.array_equal(tensors[0], image.transpose(2, 0, 1))
+    assert np.array_equal(tensors[1], label)
+    assert all(tensor.is_contiguous() for tensor in tensors)
 
 
 def test_a_split_that_does_not_exist_lists_those_that_do(tmp_path: Path) -> None:

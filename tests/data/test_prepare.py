@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_trees import ids, write_pair
 
+from hwdkit.data import archives
+from hwdkit.data.archive_members import Member
 from hwdkit.data.generate import SceneOptions
 from hwdkit.data.index import DatasetIndex, load_index, save_index
 from hwdkit.data.parallel import FEW, on_all_cores
-from hwdkit.data.prepare import is_prepared, prepare
+from hwdkit.data.prepare import prepare
 from hwdkit.errors import DataError
 
 
@@ -72,7 +76,6 @@ def test_a_second_run_finds_nothing_to_do(tmp_path: Path, camvid: Path) -> None:
     first = prepare_camvid(tmp_path, camvid)
     path = tmp_path / "data" / "camvid" / "dataset.json"
     before = path.stat()
-    assert is_prepared("camvid", root=tmp_path / "data", source=camvid, allow_partial=True)
     assert prepare("camvid", root=tmp_path / "data", allow_partial=True) == first, "it remembers the source"
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
@@ -86,7 +89,6 @@ def test_a_partial_index_does_not_pass_for_a_complete_one(tmp_path: Path, camvid
 def test_a_touched_file_is_checked_again(tmp_path: Path, camvid: Path) -> None:
     before = prepare_camvid(tmp_path, camvid)
     write_pair(camvid / "images/val/new.jpg", camvid / "labels/val/new.png", ids(2))
-    assert not is_prepared("camvid", root=tmp_path / "data", allow_partial=True)
     after = prepare_camvid(tmp_path, camvid)
     assert len(after.splits["val"]) == 3
     assert after.fingerprint != before.fingerprint
@@ -306,6 +308,116 @@ def test_a_stopped_drawing_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare("scenes", root=tmp_path, scenes=SMALL, progress=stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def zipped(folder: Path, archive: Path, *, below: str = "", **more: bytes) -> Path:
+    """Pack what lies in `folder/below`, under its path from the folder."""
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path in sorted((folder / below).rglob("*")):
+            opened.write(path, path.relative_to(folder))
+        for name, content in more.items():
+            opened.writestr(name, content)
+    return archive
+
+
+def test_an_archive_is_prepared_like_the_folder_that_it_unpacks_to(tmp_path: Path, ade20k: Path) -> None:
+    expected = prepare("ade20k", root=tmp_path / "by-folder", source=ade20k, allow_partial=True)
+    archive = zipped(ade20k, tmp_path / "ADEChallengeData2016.zip")
+    index = prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True)
+    assert index.fingerprint == expected.fingerprint
+    assert index.root == tmp_path / "data/ade20k/files/ADEChallengeData2016"
+    assert json.loads((tmp_path / "data/ade20k/dataset.json").read_text())["files_root"].startswith("files/")
+    inode = (tmp_path / "data/ade20k/dataset.json").stat().st_ino
+    assert prepare("ade20k", root=tmp_path / "data", source=[archive], allow_partial=True) == index
+    archive.unlink()
+    assert prepare("ade20k", root=tmp_path / "data", allow_partial=True) == index
+    assert (tmp_path / "data/ade20k/dataset.json").stat().st_ino == inode, "nothing was to be done"
+
+
+def test_two_archives_and_two_folders_make_one_dataset(tmp_path: Path, cityscapes: Path) -> None:
+    expected = prepare("cityscapes", root=tmp_path / "whole", source=cityscapes, allow_partial=True)
+    parts = [
+        zipped(cityscapes, tmp_path / f"{part}.zip", below=part, README=part.encode())
+        for part in ("leftImg8bit", "gtFine")
+    ]
+    index = prepare("cityscapes", root=tmp_path / "zips", source=parts, allow_partial=True)
+    assert index.fingerprint == expected.fingerprint
+    for name, sources in {
+        "the folders": [cityscapes / "leftImg8bit", cityscapes / "gtFine"],
+        "one of each": [parts[0], cityscapes / "gtFine"],
+    }.items():
+        root = tmp_path / name
+        index = prepare("cityscapes", root=root, source=sources, allow_partial=True)
+        assert index.fingerprint == expected.fingerprint
+        assert prepare("cityscapes", root=root, source=sources, allow_partial=True) == index
+    (tmp_path / "around").mkdir()
+    (cityscapes / "gtFine").rename(tmp_path / "around" / "gtFine")
+    around = [tmp_path / "around", cityscapes]
+    index = prepare("cityscapes", root=tmp_path / "both", source=around, allow_partial=True)
+    assert index.fingerprint == expected.fingerprint
+
+
+def test_a_link_to_a_folder_is_not_unpacked_through(tmp_path: Path, cityscapes: Path) -> None:
+    archive = zipped(cityscapes, tmp_path / "gtFine.zip", below="gtFine")
+    sources = [cityscapes / "leftImg8bit", cityscapes / "gtFine"]
+    prepare("cityscapes", root=tmp_path / "data", source=sources, allow_partial=True)
+    with pytest.raises(DataError, match="through the link"):
+        prepare("cityscapes", root=tmp_path / "data", source=[sources[0], archive], allow_partial=True)
+    twins = [cityscapes, cityscapes]
+    with pytest.raises(DataError, match="have the same name"):
+        prepare("cityscapes", root=tmp_path / "twins", source=twins, allow_partial=True)
+
+
+def test_an_unpacking_that_was_stopped_is_not_taken_for_the_dataset(
+    tmp_path: Path, ade20k: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = zipped(ade20k, tmp_path / "ade.zip")
+    write = archives._write
+
+    def stop_at_the_last(content: IO[bytes], member: Member, *places: Path) -> None:
+        if member.name.endswith("ADE_val_00000002.png"):
+            raise KeyboardInterrupt
+        write(content, member, *places)
+
+    monkeypatch.setattr(archives, "_write", stop_at_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"ade\.zip was not unpacked to the end"):
+        prepare("ade20k", root=tmp_path / "data", allow_partial=True)
+    index = prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True)
+    assert index.statistics["val"].images == 2
+
+
+def test_check_does_not_unpack(tmp_path: Path, ade20k: Path) -> None:
+    archive = zipped(ade20k, tmp_path / "ade.zip")
+    with pytest.raises(DataError, match="is not unpacked yet"):
+        prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True, check=True)
+    assert not (tmp_path / "data").exists()
+    prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True)
+    prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True, check=True)
+
+
+def test_overwrite_mends_what_was_damaged_after_unpacking(tmp_path: Path, ade20k: Path) -> None:
+    archive = zipped(ade20k, tmp_path / "ade.zip")
+    index = prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True)
+    (index.root / index.splits["train"][0].label).write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be decoded"):
+        prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True)
+    mended = prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True, overwrite=True)
+    assert mended.fingerprint == index.fingerprint
+
+
+def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.zip does not exist"):
+        prepare("ade20k", root=tmp_path / "data", source=tmp_path / "nowhere.zip")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_web_page_saved_as_an_archive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gtFine_trainvaltest.zip").write_text("<!DOCTYPE html><html>Log in</html>")
+    with pytest.raises(DataError, match="is no archive, but a web page"):
+        prepare("cityscapes", root=tmp_path / "data", source=tmp_path / "gtFine_trainvaltest.zip")
 
 
 def test_processes_give_the_results_in_order() -> None:

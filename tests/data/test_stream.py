@@ -20,7 +20,10 @@ from tiny_trees import ids, write_pair
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, Pair
 from hwdkit.data.stream import epoch_order, eval_pairs, sample_rng, train_stream
+from hwdkit.distributed import Ranks
+from hwdkit.engine import build
 from hwdkit.errors import DataError, RecipeError
+from hwdkit.recipe import load
 from hwdkit.types import Batch
 
 COUNT = 11
@@ -171,6 +174,34 @@ def test_a_stream_leaves_the_global_random_state_alone(dataset: SegmentationData
     list(eval_pairs(dataset))
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
+
+
+def test_photometric_distortion_changes_images_only_and_by_the_seed_alone(
+    dataset: SegmentationDataset,
+) -> None:
+    plain = steps(dataset, 4)
+    vivid = steps(dataset, 4, photometric=True)
+    for [a], [b] in zip(plain, vivid, strict=True):
+        assert torch.equal(a.label, b.label)
+        assert not torch.equal(a.image, b.image)
+    assert_same(vivid[1:], steps(dataset, 3, photometric=True, start_step=1, workers=2))
+
+
+def test_a_recipe_turns_photometric_distortion_on(dataset: SegmentationDataset) -> None:
+    recipe = load("scenes-r10-hwd", overrides=["data.crop=[32, 32]", "data.workers=0", "data.flip=1"])
+    assert not recipe.data.photometric
+    images = []
+    for photometric in (False, True):
+        data = recipe.data.model_copy(update={"photometric": photometric})
+        batches = build.stream(
+            recipe.model_copy(update={"data": data}),
+            dataset.index,
+            start_step=0,
+            ranks=Ranks(0, 1, torch.device("cpu")),
+        )
+        images.append(whole(list(next(batches))).image)
+        batches.close()
+    assert not torch.equal(*images)
 
 
 def children() -> set[int]:

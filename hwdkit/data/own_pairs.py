@@ -1,0 +1,125 @@
+"""Finds a user's own images and the label of each: a pattern for the ones, a template for the others."""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from hwdkit.errors import DataError, UsageError
+
+FIELDS = {
+    "stem": "a of trip/photos/a.jpg",
+    "name": "a.jpg",
+    "parent": "photos",
+    "folder": "its folders below the part of the pattern that has no wildcard",
+}
+EXAMPLE = (
+    "As in: hwdkit prepare-data folder --name NAME --source ROOT --images 'photos/**/*.jpg' "
+    "--labels 'masks/{stem}.png' --classes classes.yaml"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies below a root: images and their labels, and labels that nobody has.
+
+    Attributes:
+        images: sorted paths relative to the root.
+        labels: image -> label, for those whose label exists.
+        orphans: labels that belong to no image.
+    """
+
+    images: list[str]
+    labels: dict[str, str]
+    orphans: list[str]
+
+
+def find_pairs(root: Path, images: str, template: str) -> Found:
+    """Look for images and their labels.
+
+    Raises:
+        DataError: no image, no label at all, or a template that gives two images the same label.
+    """
+    paths = _files(root, images)
+    start = PurePosixPath(*_fixed_parts(images))
+    wanted = {path: _label_of(path, template, start) for path in paths}
+    masks = set(wanted.values())
+    # Where masks lie among the images, the pattern may find them too; a mask is no image that lacks a mask.
+    wanted = {path: label for path, label in wanted.items() if path not in masks or label == path}
+    if not wanted:
+        there = sorted(path.name + "/" * path.is_dir() for path in root.iterdir() if path.name[0] != ".")
+        raise DataError(
+            f"no image matches {images!r} below {root}",
+            hint=f"There is: {', '.join(there[:12]) or 'nothing'}{' …' if len(there) > 12 else ''}",
+        )
+    owner: dict[str, str] = {}
+    for path, label in wanted.items():
+        if label == path:
+            raise DataError(f"--labels {template!r} gives the image {path} itself", hint=EXAMPLE)
+        if label in owner:
+            raise DataError(
+                f"--labels {template!r} gives {owner[label]} and {path} the same label {label}",
+                hint="Tell them apart by {parent}, {folder} or {name}.",
+            )
+        owner[label] = path
+    everywhere = set(_files(root, _as_pattern(template)))
+    labels = {
+        path: label for path, label in wanted.items() if label in everywhere or (root / label).is_file()
+    }
+    if not labels:
+        path, label = next(iter(wanted.items()))
+        raise DataError(
+            f"no image has a label: {label} does not exist, which --labels {template!r} gives for {path}",
+            where=str(root),
+            hint="Fields: " + "; ".join(f"{{{field}}} {what}" for field, what in FIELDS.items()),
+        )
+    return Found(sorted(wanted), labels, sorted(everywhere - masks - wanted.keys()))
+
+
+def _files(root: Path, pattern: str) -> list[str]:
+    found = (PurePosixPath(path).as_posix() for path in glob.glob(pattern, root_dir=root, recursive=True))
+    return sorted({path for path in found if (root / path).is_file()})
+
+
+def _fixed_parts(pattern: str) -> list[str]:
+    parts = PurePosixPath(pattern).parts[:-1]
+    wild = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return list(parts[:wild])
+
+
+def _label_of(image: str, template: str, start: PurePosixPath) -> str:
+    path = PurePosixPath(image)
+    values = {
+        "stem": path.stem,
+        "name": path.name,
+        "parent": path.parent.name,
+        "folder": path.parent.relative_to(start).as_posix(),
+    }
+    filled = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
+    return PurePosixPath(filled).as_posix()
+
+
+def _as_pattern(template: str) -> str:
+    parts = re.split(r"(\{\w+\})", template)
+    wild = {f"{{{field}}}": "**" if field == "folder" else "*" for field in FIELDS}
+    return "".join(wild.get(part) or glob.escape(part) for part in parts)
+
+
+def check_template(template: str) -> None:
+    fields = re.findall(r"\{(.*?)\}", template)
+    strange = next((field for field in fields if field not in FIELDS), None)
+    if strange is not None:
+        known = ", ".join(f"{{{field}}}" for field in FIELDS)
+        raise UsageError(f"--labels {template!r}: there is no field {{{strange}}}; there are {known}")
+    if not {"stem", "name"} & set(fields):
+        raise UsageError(f"--labels {template!r} gives all images one label: it needs {{stem}} or {{name}}")
+
+
+def below_source(option: str, value: str | None) -> str:
+    if not value:
+        raise UsageError(f"folder needs {option}", hint=EXAMPLE)
+    if value.startswith(("/", "~")) or ".." in PurePosixPath(value).parts:
+        raise UsageError(f"{option} {value!r} must lie below --source: no leading '/', no '..'", hint=EXAMPLE)
+    return value.removeprefix("./")

@@ -1,0 +1,371 @@
+"""Unpacking downloads: hostile and damaged archives are refused, and a stopped run is taken up again."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from hwdkit.data import archives
+from hwdkit.data.archives import unpack
+from hwdkit.data.unpack_records import RECORDS, is_unpacked
+from hwdkit.errors import DataError, EnvironmentFailure
+
+CONTENT = {
+    "set/images/a.jpg": b"first" * 100,
+    "set/images/später & (1) 'x'.jpg": b"second",
+    "set/empty.txt": b"",
+}
+WRITERS = ["pack.zip", "pack.tar", "pack.tar.gz", "pack.tgz", "pack.tar.xz", "pack.tar.bz2"]
+
+
+def write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_tar(path: Path, members: list[tarfile.TarInfo | tuple[str, bytes]]) -> Path:
+    mode = {".gz": "w:gz", ".tgz": "w:gz", ".xz": "w:xz", ".bz2": "w:bz2"}.get(path.suffix, "w")
+    with tarfile.open(path, mode) as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                archive.addfile(info, io.BytesIO(member[1]))
+    return path
+
+
+def write(path: Path, files: dict[str, bytes]) -> Path:
+    return write_zip(path, files) if path.suffix == ".zip" else write_tar(path, list(files.items()))
+
+
+def unpacked(folder: Path) -> dict[str, bytes]:
+    """Everything below a folder but the record."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and RECORDS not in path.parts]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def assert_refused(archive: Path, into: Path, *words: str) -> None:
+    with pytest.raises(DataError) as caught:
+        unpack([archive], into)
+    for word in (archive.name, *words):
+        assert word in str(caught.value)
+    assert unpacked(into) == {}, "a refused archive must leave nothing"
+    assert not is_unpacked(archive, into)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_archive_is_unpacked_with_its_names(tmp_path: Path, name: str) -> None:
+    unpack([write(tmp_path / name, CONTENT)], tmp_path / "files")
+    assert unpacked(tmp_path / "files") == CONTENT
+
+
+@pytest.mark.parametrize("name", ["pack.zip", "pack.tar.gz"])
+def test_the_kind_is_told_by_content_and_not_by_name(tmp_path: Path, name: str) -> None:
+    misnamed = tmp_path / "download"
+    write(tmp_path / name, CONTENT).rename(misnamed)
+    unpack([misnamed], tmp_path / "files")
+    assert unpacked(tmp_path / "files") == CONTENT
+
+
+def test_several_archives_meet_in_one_folder_and_the_later_one_wins(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.zip", {"README": b"one", "left/1.png": b"l"})
+    second = write(tmp_path / "b.tar", {"README": b"two", "right/1.png": b"r"})
+    unpack([first, second], tmp_path / "files")
+    assert unpacked(tmp_path / "files") == {"README": b"two", "left/1.png": b"l", "right/1.png": b"r"}
+
+
+@pytest.mark.parametrize("name", ["pack.zip", "pack.tar"])
+def test_of_two_members_with_one_name_the_later_stays(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x", b"old, longer")
+            with pytest.warns(UserWarning, match="Duplicate name"):
+                archive.writestr("x", b"new")
+    else:
+        write_tar(path, [("x", b"old, longer"), ("x", b"new")])
+    unpack([path], tmp_path / "files")
+    assert unpacked(tmp_path / "files") == {"x": b"new"}
+
+
+def test_litter_of_archivers_is_left_out(tmp_path: Path) -> None:
+    litter = {"__MACOSX/set/._a.jpg": b"m", "set/._a.jpg": b"m", "set/.DS_Store": b"m"}
+    for name in ("pack.zip", "pack.tar"):
+        into = tmp_path / name.replace(".", "-")
+        unpack([write(tmp_path / name, CONTENT | litter)], into)
+        assert unpacked(into) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "name", ["../out", "a/../../out", "/out", "C:\\out", "a\\..\\..\\out", "\\\\host\\out"]
+)
+@pytest.mark.parametrize("kind", ["pack.zip", "pack.tar.gz"])
+def test_a_name_that_leads_out_is_refused(tmp_path: Path, kind: str, name: str) -> None:
+    archive = write(tmp_path / kind, {"fine.txt": b"", name: b"gotcha"})
+    assert_refused(archive, tmp_path / "deep" / "files", repr(name), "leads out")
+    assert list(tmp_path.rglob("*out")) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (tarfile.SYMTYPE, "is a link to '../../etc'"),
+        (tarfile.LNKTYPE, "is a link to '../../etc'"),
+        (tarfile.CHRTYPE, "is a device or pipe"),
+        (tarfile.BLKTYPE, "is a device or pipe"),
+        (tarfile.FIFOTYPE, "is a device or pipe"),
+    ],
+)
+def test_links_and_devices_in_a_tar_are_refused_by_name(tmp_path: Path, kind: bytes, words: str) -> None:
+    member = tarfile.TarInfo("set/strange")
+    member.type, member.linkname = kind, "../../etc"
+    archive = write_tar(tmp_path / "pack.tar", [("a", b"1"), member])
+    assert_refused(archive, tmp_path / "files", "'set/strange'", words)
+
+
+@pytest.mark.parametrize(("mode", "words"), [(0o120777, "is a link"), (0o010644, "is a device or pipe")])
+def test_links_and_pipes_in_a_zip_are_refused_by_name(tmp_path: Path, mode: int, words: str) -> None:
+    info = zipfile.ZipInfo("set/strange")
+    info.create_system, info.external_attr = 3, mode << 16
+    with zipfile.ZipFile(tmp_path / "pack.zip", "w") as archive:
+        archive.writestr(info, "../../etc")
+    assert_refused(tmp_path / "pack.zip", tmp_path / "files", "'set/strange'", words)
+
+
+def test_a_link_that_lies_in_the_target_is_not_followed_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "set").symlink_to(tmp_path / "mine")
+    with pytest.raises(DataError, match="through the link"):
+        unpack([write(tmp_path / "pack.zip", CONTENT)], tmp_path / "files")
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xef\xbb\xbf \n<!DOCTYPE html><html>Please sign in", "web page"),
+        (b"<HTML>404", "web page"),
+        (b"", "an empty file"),
+        (b'{"error": "denied"}', "JSON text"),
+        (b"7z\xbc\xaf\x27\x1c....", "7-Zip"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+        (b"0123456789" * 100, "begins with b'01234567'"),
+    ],
+)
+def test_a_file_that_is_no_archive_is_named_as_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "ADEChallengeData2016.zip"
+    path.write_bytes(content)
+    assert_refused(path, tmp_path / "files", "is no archive", words)
+
+
+def test_a_compressed_file_without_a_tar_in_it_is_named(tmp_path: Path) -> None:
+    import gzip
+
+    path = tmp_path / "labels.tar.gz"
+    path.write_bytes(gzip.compress(b"no tar" * 300))
+    assert_refused(path, tmp_path / "files", "is no tar archive")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_download_that_was_cut_off_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str, share: float
+) -> None:
+    noise = random.Random(0)
+    archive = write(tmp_path / name, {f"{i}.bin": noise.randbytes(1000 + i) for i in range(40)})
+    whole = archive.read_bytes().rstrip(b"\0") if archive.suffix == ".tar" else archive.read_bytes()
+    archive.write_bytes(whole[: int(share * len(whole))])
+    assert_refused(archive, tmp_path / "files", "is damaged or was cut off", "Download it again")
+
+
+def test_a_tar_that_was_cut_between_two_members_is_refused(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "pack.tar", [("a", b"1"), ("b", b"2")])
+    archive.write_bytes(archive.read_bytes()[:1024])
+    assert_refused(archive, tmp_path / "files", "is damaged or was cut off")
+
+
+def test_a_damaged_header_inside_a_tar_is_not_taken_for_its_end(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "pack.tar", [("a", b"1"), ("b", b"2"), ("c", b"3")])
+    data = bytearray(archive.read_bytes())
+    data[1024:1034] = b"x" * 10
+    archive.write_bytes(data)
+    assert_refused(archive, tmp_path / "files", "is damaged or was cut off")
+
+
+def test_damaged_content_in_a_zip_is_named_and_leaves_no_half_file(tmp_path: Path) -> None:
+    archive = tmp_path / "pack.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("a.bin", b"A" * 5000)
+    archive.write_bytes(archive.read_bytes().replace(b"A" * 10, b"B" * 10, 1))
+    assert_refused(archive, tmp_path / "files", "is damaged or was cut off", "CRC")
+
+
+def test_a_member_that_unpacks_to_more_than_it_declares_is_stopped(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "pack.zip", {"bomb": b"\0" * 100_000})
+    data = archive.read_bytes()
+    archive.write_bytes(data.replace((100_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    assert_refused(archive, tmp_path / "files")
+
+
+def test_more_than_the_disk_has_room_for_is_refused_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")(1, 1, 99_999)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage)
+    bomb = write_zip(tmp_path / "pack.zip", {"bomb": b"\0" * 100_000})
+    assert bomb.stat().st_size < 1000
+    with pytest.raises(EnvironmentFailure, match=r"needs 100\.0 kB, 100\.0 kB are free"):
+        unpack([bomb], tmp_path / "files")
+    bomb = write_tar(tmp_path / "pack.tar.gz", [("bomb", b"\0" * 100_000)])
+    assert_refused(bomb, tmp_path / "files", "more than there is room for")
+    assert not (tmp_path / "files").exists()
+
+
+def test_an_encrypted_zip_is_named(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "pack.zip", {"secret": b"x"})
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(data)
+    assert_refused(archive, tmp_path / "files", "'secret' is encrypted")
+
+
+def test_a_file_that_is_also_a_folder_is_a_data_error(tmp_path: Path) -> None:
+    archive = write(tmp_path / "pack.tar", {"a": b"1", "a/b": b"2"})
+    with pytest.raises(DataError, match="a file in one place and a folder in another"):
+        unpack([archive], tmp_path / "files")
+    assert not is_unpacked(archive, tmp_path / "files")
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {name: (folder / name).stat().st_mtime_ns for name in unpacked(folder)}
+
+
+@pytest.mark.parametrize("name", ["pack.zip", "pack.tar.gz"])
+def test_unpacking_twice_does_nothing(tmp_path: Path, name: str) -> None:
+    archive, files = write(tmp_path / name, CONTENT), tmp_path / "files"
+    unpack([archive], files)
+    before = times(files)
+    assert is_unpacked(archive, files)
+    (files / "set/empty.txt").unlink()
+    unpack([archive], files)
+    assert not (files / "set/empty.txt").exists(), "the record is believed"
+    unpack([archive], files, again=True)
+    after = times(files)
+    del before["set/empty.txt"], after["set/empty.txt"]
+    assert unpacked(files) == CONTENT
+    assert after == before, "what is there already is not written again"
+
+
+@pytest.mark.parametrize("name", ["pack.zip", "pack.tar.gz"])
+def test_another_archive_of_the_same_name_is_unpacked_anew(tmp_path: Path, name: str) -> None:
+    files = tmp_path / "files"
+    unpack([write(tmp_path / name, {"x": b"old"})], files)
+    (tmp_path / name).unlink()
+    unpack([write(tmp_path / name, {"x": b"new", "y": b""})], files)
+    assert unpacked(files) == {"x": b"new", "y": b""}
+
+
+def test_a_file_with_other_content_is_mended_from_the_zip(tmp_path: Path) -> None:
+    archive, files = write(tmp_path / "pack.zip", CONTENT), tmp_path / "files"
+    target = files / "set/images/a.jpg"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"FIRST" * 100)
+    unpack([archive], files)
+    assert unpacked(files) == CONTENT
+
+
+@pytest.mark.parametrize("name", ["pack.zip", "pack.tar"])
+def test_a_stopped_run_is_taken_up_where_it_was(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {f"{i:02d}.bin": bytes([i]) * 500 for i in range(20)}
+    archive, files = write(tmp_path / name, content), tmp_path / "files"
+    replace, done = os.replace, []
+
+    def stop_at_the_seventh(source: Path, target: Path) -> None:
+        if Path(target).suffix == ".bin":
+            done.append(target)
+            if len(done) == 7:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(archives.os, "replace", stop_at_the_seventh)
+    with pytest.raises(KeyboardInterrupt):
+        unpack([archive], files)
+    monkeypatch.undo()
+    assert not is_unpacked(archive, files)
+    before = times(files)
+    assert len(before) == 6
+    unpack([archive], files)
+    assert unpacked(files) == content
+    assert {name: at for name, at in times(files).items() if name in before} == before
+
+
+def test_a_killed_run_leaves_only_whole_files_and_the_next_one_finishes(tmp_path: Path) -> None:
+    noise = random.Random(1)
+    content = {f"{i:03d}.bin": noise.randbytes(4000) for i in range(60)}
+    archive, files = write(tmp_path / "pack.tar.gz", content), tmp_path / "files"
+    program = """if True:
+        import os, sys
+        from pathlib import Path
+        from hwdkit.data import archives
+        replace = os.replace
+        def told(part, target):
+            replace(part, target)
+            print(target, flush=True)
+            if str(target).endswith("010.bin"):
+                sys.stdin.readline()  # hold still until the signal comes
+        os.replace = told
+        archives.unpack([Path(sys.argv[1])], Path(sys.argv[2]))
+    """
+    line = [sys.executable, "-c", program, str(archive), str(files)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(line, cwd=Path(__file__).parents[2], **pipes) as process:
+        assert any("010.bin" in told for told in iter(process.stdout.readline, ""))
+        process.send_signal(signal.SIGKILL)
+    there = {path.name: path.read_bytes() for path in files.glob("*.bin")}
+    assert there == {name: content[name] for name in sorted(content)[:11]}
+    assert not is_unpacked(archive, files)
+    (files / archives.PARTS / "11-1").write_bytes(b"half a fi")
+    before = times(files)
+    unpack([archive], files)
+    assert unpacked(files) == content, "also what the killed run left half done is gone"
+    assert {name: at for name, at in times(files).items() if name in there} == {n: before[n] for n in there}
+
+
+def test_a_large_zip_is_unpacked_by_several_processes(tmp_path: Path) -> None:
+    content = {f"{i % 7}/{i:03d}.bin": bytes([i % 256]) * (i + 1) for i in range(220)}
+    told: list[tuple[str, int, int]] = []
+    archive = write(tmp_path / "pack.zip", content)
+    unpack([archive], tmp_path / "files", workers=2, progress=lambda *what: told.append(what))
+    assert unpacked(tmp_path / "files") == content
+    assert told[-1] == ("unpacking pack.zip", 220, 220)
+
+
+def test_a_missing_archive_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"pack\.zip: cannot be read"):
+        unpack([tmp_path / "pack.zip"], tmp_path / "files")
+
+
+def test_a_name_that_is_no_utf_8_is_kept(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "pack.tar", [("caf\udce9.txt", b"x")])
+    with contextlib.suppress(OSError):  # some file systems refuse it
+        unpack([archive], tmp_path / "files")
+        assert os.listdir(os.fsencode(tmp_path / "files"))[0] in (b"caf\xe9.txt", b".unpacked")
