@@ -10,6 +10,7 @@ one thread with the files in memory, and interleaves the ways, so that a busy ma
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import platform
 import statistics
@@ -112,7 +113,7 @@ def ways_to_crop(index: DatasetIndex) -> dict[str, Crop]:
     """The three ways, each with the random numbers that training gives the sample."""
     decoding = SegmentationDataset(index, "train")
     cache_for(index, index.root, workers=1)
-    cached = SegmentationDataset(index, "train", folder=index.root)
+    cached = SegmentationDataset(dataclasses.replace(index, folder=index.root), "train")
     assert cached.cached
     return {PLAIN: plain(index), DECODED: ours(decoding), CACHED: ours(cached)}
 
