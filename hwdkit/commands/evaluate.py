@@ -188,10 +188,12 @@ class _Pictures:
 
 
 def _file_names(images: list[str]) -> list[str]:
-    """Name a PNG for every image: by its own name, or with its folders where two share a name."""
+    """Name a PNG for every image: by its own name, with its folders or its suffix where two share one."""
     paths = [PurePosixPath(image).with_suffix(".png") for image in images]
     if len({path.name for path in paths}) == len(paths):
         return [path.name for path in paths]
+    if len(set(paths)) < len(paths):  # a.jpg beside a.png
+        paths = [PurePosixPath(f"{image}.png") for image in images]
     # Whatever an index says, nothing is written outside the folder that was named.
     return ["/".join(part for part in path.parts if part not in ("/", "..")) for path in paths]
 

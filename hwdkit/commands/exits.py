@@ -87,10 +87,15 @@ def complain(error: HwdkitError) -> int:
     if launch.report_error(error, printed=_Stdout.has_document):
         return error.exit_code
     who = "" if launch.speaks() else f" (rank {os.environ.get('RANK', os.environ.get('SLURM_PROCID'))})"
-    sys.stderr.write(f"error[{error.kind}]{who}: {error}\n")
+    sys.stderr.write(_printable(f"error[{error.kind}]{who}: {error}") + "\n")
     if not getattr(error, "printed", False):
         _write_failure(error)
     return error.exit_code
+
+
+def _printable(text: str) -> str:
+    """Names of files may hold control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def _write_failure(error: HwdkitError) -> None:

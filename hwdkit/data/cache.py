@@ -89,14 +89,15 @@ def cache_for(
         try:
             home.mkdir(parents=True, exist_ok=True)
             with _alone(home):
-                _build(index, home, outdated, workers, progress)
+                try:
+                    _build(index, home, outdated, workers, progress)
+                finally:  # while nobody else may build: a failure leaves no empty folder
+                    with contextlib.suppress(OSError):
+                        home.rmdir()
         except OSError as error:
             if error.errno in NO_ROOM | NOT_WRITABLE:
                 raise EnvironmentFailure(f"cannot write {home}: {error.strerror}") from error
             raise
-        finally:
-            with contextlib.suppress(OSError):
-                home.rmdir()  # a failure leaves no empty folder
     size = sum(sum(cached.sizes.values()) for cached in wanted)
     return CacheInfo(home, size, time.monotonic() - began, already_there=not outdated)
 

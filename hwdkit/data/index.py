@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,13 @@ from typing import Any, NamedTuple
 
 from hwdkit.data.names import NAMES
 from hwdkit.errors import DataError
+from hwdkit.types import IGNORE
 
 SCHEMA_VERSION = 1
+MAX_SIDE = 2**20
+MAX_RAW_ID = 2**16 - 1
+"""No image is larger, and no label file holds larger ids."""
+
 FILE_NAME = "dataset.json"
 
 
@@ -117,11 +123,12 @@ def save_index(index: DatasetIndex, folder: Path) -> Path:
     return path
 
 
-def load_index(folder: Path) -> DatasetIndex:
+def load_index(folder: Path, *, files_must_exist: bool = True) -> DatasetIndex:
     """Read the index of a prepared dataset.
 
     Args:
         folder: `<data root>/<dataset>`.
+        files_must_exist: False reads the index of data that has moved, for what it says of itself.
 
     Raises:
         DataError: no index, an unreadable or foreign one, or its files have moved away.
@@ -141,7 +148,7 @@ def load_index(folder: Path) -> DatasetIndex:
         raise DataError(
             f"not a dataset index of this version ({error})", where=str(path), hint=again
         ) from error
-    for split, pairs in index.splits.items():
+    for split, pairs in index.splits.items() if files_must_exist else ():
         missing = next((p for p in (pairs[0].image, pairs[0].label) if not (index.root / p).is_file()), None)
         if missing is not None:
             raise DataError(
@@ -208,7 +215,7 @@ def _from_json(document: dict[str, Any], folder: Path) -> DatasetIndex:
     splits = {split: tuple(Pair(*pair) for pair in pairs) for split, pairs in document["splits"].items()}
     if not splits or not all(splits.values()):
         raise ValueError("a split without pairs")
-    return DatasetIndex(
+    index = DatasetIndex(
         name=document["name"],
         classes=tuple(entry["name"] for entry in document["classes"]),
         palette=tuple((r, g, b) for r, g, b in (entry["colour"] for entry in document["classes"])),
@@ -233,6 +240,30 @@ def _from_json(document: dict[str, Any], folder: Path) -> DatasetIndex:
         label_colours=_painted_from_json(document.get("label_colours")),
         folder=folder,
     )
+    _require_sound(index)
+    return index
+
+
+def _require_sound(index: DatasetIndex) -> None:
+    """An index may come from outside; nothing in it shall surprise those who read pixels or write a cache.
+
+    Raises:
+        ValueError: what is not as `save_index` writes it.
+    """
+    strange = [split for split in index.splits if not re.fullmatch(r"[A-Za-z0-9_-]+", split)]
+    if strange or not index.splits.keys() <= index.statistics.keys():
+        raise ValueError(f"splits {', '.join(map(repr, index.splits))}")
+    for pair in (pair for pairs in index.splits.values() for pair in pairs):
+        paths, sides = (pair.image, pair.label), (pair.height, pair.width)
+        if not all(isinstance(path, str) for path in paths) or not all(map(_is_side, sides)):
+            raise ValueError(f"pair {pair}")
+    for raw, mapped in (index.label_map or {}).items():
+        if not -1 <= raw <= MAX_RAW_ID or not (mapped == IGNORE or 0 <= mapped < len(index.classes)):
+            raise ValueError(f"label map {raw}: {mapped}")
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, int) and 0 < value <= MAX_SIDE
 
 
 def _painted_to_json(colours: dict[tuple[int, int, int], int] | None) -> list[list[int]] | None:

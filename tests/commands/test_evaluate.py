@@ -193,6 +193,7 @@ def test_images_that_share_a_name_keep_their_folders() -> None:
     assert evaluate._file_names(["train/a.jpg", "train/b.png"]) == ["a.png", "b.png"]
     assert evaluate._file_names(["x/a.jpg", "y/a.jpg"]) == ["x/a.png", "y/a.png"]
     assert evaluate._file_names(["/x/a.jpg", "../y/a.jpg"]) == ["x/a.png", "y/a.png"]
+    assert evaluate._file_names(["p/a.jpg", "p/a.png"]) == ["p/a.jpg.png", "p/a.png.png"]
 
 
 def test_the_gate_lets_equality_pass_and_stops_nan() -> None:
