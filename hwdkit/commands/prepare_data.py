@@ -24,11 +24,19 @@ from hwdkit.data.generate import SceneOptions
 from hwdkit.data.index import FILE_NAME, DatasetIndex, SplitStatistics
 from hwdkit.data.parallel import Progress
 from hwdkit.data.prepare import prepare
-from hwdkit.errors import DataError, EnvironmentFailure
+from hwdkit.errors import EnvironmentFailure, UsageError
 from hwdkit.types import IGNORE
 
 IDS_SHOWN = 6
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+CANNOT_WRITE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
 
 
 def run(
@@ -62,11 +70,12 @@ def run(
         What `describe` says of the dataset, `already_prepared`, and `cache`.
 
     Raises:
+        UsageError: options of scenes for something else.
         DataError: whatever is wrong with the data.
         EnvironmentFailure: no room or no permission to write.
     """
     if scenes and name != "scenes":
-        raise DataError(
+        raise UsageError(
             f"{', '.join(f'--{key}' for key in scenes)} only means something for scenes, not for {name}"
         )
     written_before = _identity(root / name / FILE_NAME)
@@ -86,7 +95,7 @@ def run(
             )
             cached = _cache(index, root / name, workers, progress) if cache and not check else None
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in CANNOT_WRITE:
             raise EnvironmentFailure(f"cannot write below {root}: {error.strerror}") from error
         raise
     same = written_before is not None and written_before == _identity(root / name / FILE_NAME)
@@ -170,7 +179,7 @@ def render(result: dict[str, Any]) -> Group:
         red, green, blue = entry["colour"]
         table.add_row(
             str(entry["index"]),
-            entry["name"],
+            Text(entry["name"]),  # not markup, whatever brackets it has
             Text("   ", style=f"on rgb({red},{green},{blue})"),
             *(_percent(entry["share"][split]) for split in splits),
         )

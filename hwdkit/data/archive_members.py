@@ -6,10 +6,12 @@ Nothing is written here; that is `archives.py`. Every name is taken for hostile 
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -18,12 +20,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
+from hwdkit.data.unpack_records import PARTS, RECORDS
 from hwdkit.errors import DataError
 
 Kind = Literal["zip", "tar"]
 
 MEMBERS_MAX = 2_000_000
 """More than any dataset of images has; an archive of empty files could otherwise fill the memory."""
+
+NAME_MAX, NAME_SHOWN = 4096, 80
+"""Characters of a name that any system can take, and of one in a message."""
+
+HEADER_MAX = 1 << 20
+"""More than the header of a file needs. tarfile reads a header whole, whatever size it declares."""
 
 DAMAGED = (
     zipfile.BadZipFile,
@@ -32,6 +41,11 @@ DAMAGED = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
+    struct.error,
+    ValueError,
+    OverflowError,
+    IndexError,
+    RecursionError,
 )
 """What Python's readers raise for bytes that are not what they should be. bz2 raises a plain OSError."""
 
@@ -140,10 +154,14 @@ def tar_members(
         blocks = _LastRead(opener(raw) if opener else raw)
         with _tar_in(blocks, archive) as opened:
             for position, info in enumerate(opened):
+                # All headers would stay in memory to the end.
+                opened.members.clear()  # type: ignore[attr-defined]  # documented nowhere, and in typeshed neither
                 name = safe_name(info.name, archive)
+                if info.size < 0:
+                    raise tarfile.ReadError(f"a member of {info.size} bytes")
                 if info.issym() or info.islnk():
                     raise _refused(
-                        archive, info.name, f"is a link to {info.linkname!r}; links are not unpacked"
+                        archive, info.name, f"is a link to {_short(info.linkname)}; links are not unpacked"
                     )
                 if not (info.isreg() or info.isdir()):
                     raise _refused(archive, info.name, "is a device or pipe; it is not unpacked")
@@ -172,13 +190,17 @@ def safe_name(name: str, archive: Path) -> str:
     """Turn a member's name into a path below the target, its odd characters kept.
 
     Raises:
-        DataError: absolute, with '..', with a NUL, or nothing at all.
+        DataError: absolute, with '..', with a NUL, endless, or where hwdkit keeps its own records.
     """
+    if len(name) > NAME_MAX:
+        raise _refused(archive, name, f"has a name of {len(name)} characters")
     parts = [part for part in name.split("/") if part not in ("", ".")]
     # A Windows path is an ordinary name here, but not on every file system that may lie below us.
     dangerous = name.startswith(("/", "\\")) or name[1:3] in (":\\", ":/") or "\0" in name
     if dangerous or any(".." in part.split("\\") for part in parts):
         raise _refused(archive, name, "leads out of the folder that it is unpacked to")
+    if parts and parts[0].lower() in (RECORDS, PARTS):
+        raise _refused(archive, name, "has the name of hwdkit's own record of what is unpacked")
     return "/".join(parts)
 
 
@@ -198,7 +220,7 @@ def reading(archive: Path) -> Iterator[None]:
     except NotImplementedError as error:  # zipfile, of features that it does not have
         raise DataError(f"cannot be unpacked ({error}); unpack it yourself", where=str(archive)) from error
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):  # a seek to where a damaged header points
             raise
         raise _broken(archive, error) from error
 
@@ -212,13 +234,15 @@ def _tar_in(blocks: _LastRead, archive: Path) -> tarfile.TarFile:
 
 
 class _LastRead(io.RawIOBase):
-    """A file that remembers what was last read from it."""
+    """A file that remembers what was last read from it, and reads only so much at a time."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.last = b""
 
     def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= HEADER_MAX:
+            raise tarfile.ReadError(f"a header of {size} bytes")
         self.last = self._file.read(size)
         return self.last
 
@@ -231,12 +255,22 @@ class _LastRead(io.RawIOBase):
 
 def _broken(archive: Path, error: Exception) -> DataError:
     return DataError(
-        f"is damaged or was cut off ({error})", where=str(archive), hint="Download it again; nothing is kept."
+        f"is damaged or was cut off ({_cut(str(error))})",
+        where=str(archive),
+        hint="Download it again, and run the command again with the new file.",
     )
 
 
 def _refused(archive: Path, name: str, why: str) -> DataError:
-    return DataError(f"member {name!r} {why}", where=str(archive), hint="Nothing was unpacked.")
+    return DataError(f"member {_short(name)} {why}", where=str(archive), hint="Nothing was unpacked.")
+
+
+def _short(name: str) -> str:
+    return repr(_cut(name))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= NAME_SHOWN else f"{text[:NAME_SHOWN]}…"
 
 
 def _bounded(archive: Path, position: int) -> None:

@@ -22,12 +22,11 @@ from typing import IO
 
 from hwdkit.data.archive_members import Kind, Member, kind_of, reading, tar_members, zip_members
 from hwdkit.data.parallel import Progress, on_all_cores
-from hwdkit.data.unpack_records import is_begun, is_unpacked, write_record
+from hwdkit.data.unpack_records import PARTS, is_begun, is_unpacked, write_record
 from hwdkit.errors import DataError, EnvironmentFailure
 
 log = logging.getLogger("hwdkit")
 
-PARTS = ".unpacking"
 CHUNK = 1 << 20
 UNUSABLE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 
@@ -44,11 +43,12 @@ def unpack(
 
     A small record in `into/.unpacked` says of an archive (name, size, time) that it is complete. Without
     it, a file that is there already is kept: from a zip archive if size and CRC are right, from a tar
-    archive if its size is and this very archive was begun before. Files appear only when they are whole.
+    archive if its size is, this very archive was begun before, and no other came first. Files appear only
+    when they are whole.
 
     Args:
         archives: .zip, .tar, .tar.gz, .tar.xz, .tar.bz2, told apart by content. Of two files with the same
-            name, that of the later archive stays.
+            name, that of the later archive stays: after one that is unpacked, all later ones are too.
         into: created if needed.
         again: look at every file even if the record says that it is complete.
         workers: processes for zip archives; None = one a core. Tar can only be read in order.
@@ -59,7 +59,8 @@ def unpack(
             the listings of the archives show is found before the first file is written.
         EnvironmentFailure: not enough room on the disk.
     """
-    waiting = [archive for archive in archives if again or not is_unpacked(archive, into)]
+    ready = 0 if again else _leading(archives, into)
+    waiting = archives[ready:]
     plans = [_survey(archive, into, progress) for archive in waiting]
     needed = sum(_missing_bytes(plan, into) for plan in plans)
     free = _free_bytes(into)
@@ -73,19 +74,21 @@ def unpack(
     for plan in plans:
         _require_inside(plan, into)
     parts = into / PARTS
+    # Of a tar archive only the size of a file is known, which a file of an earlier archive may have too.
+    resumed = plans[0] if plans and ready == 0 and is_begun(plans[0].archive, into) else None
+    for plan in plans:
+        _note(plan, into, complete=False)  # all before the first: what comes later has to be unpacked again
     for plan in plans:
         shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed
         parts.mkdir(parents=True)
-        begun_before = is_begun(plan.archive, into)
-        write_record(plan.archive, into, files=len(plan.members), size=plan.size, complete=False)
         try:
             if plan.kind == "zip":
                 _unpack_zip(plan, into, workers, progress)
             else:
-                _unpack_tar(plan, into, progress, keep=begun_before)
+                _unpack_tar(plan, into, progress, keep=plan is resumed)
         finally:
             shutil.rmtree(parts, ignore_errors=True)
-        write_record(plan.archive, into, files=len(plan.members), size=plan.size, complete=True)
+        _note(plan, into, complete=True)
 
 
 def in_words(size: int) -> str:
@@ -105,6 +108,15 @@ class _Plan:
     @property
     def size(self) -> int:
         return sum(member.size for member in self.members)
+
+
+def _leading(archives: Sequence[Path], into: Path) -> int:
+    """Count the archives, from the first one on, that are unpacked already."""
+    return next((i for i, archive in enumerate(archives) if not is_unpacked(archive, into)), len(archives))
+
+
+def _note(plan: _Plan, into: Path, *, complete: bool) -> None:
+    write_record(plan.archive, into, files=len(plan.members), size=plan.size, complete=complete)
 
 
 def _survey(archive: Path, into: Path, progress: Progress | None) -> _Plan:

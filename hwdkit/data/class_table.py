@@ -67,7 +67,7 @@ def read_class_table(path: Path) -> ClassTable:
         return _table({"names": [line.strip() for line in text.splitlines() if line.strip()]}, path)
     try:
         content = yaml.safe_load(text)  # JSON is YAML
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
         raise DataError(
             f"is neither YAML nor JSON ({' '.join(str(error).split())})", where=str(path)
         ) from error

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from hwdkit.data.class_table import ClassTable, read_class_table
 from hwdkit.data.decode import FORMATS
 from hwdkit.data.index import DatasetIndex
-from hwdkit.data.layout import Layout, SplitFiles
+from hwdkit.data.layout import Layout, SplitFiles, unpaired
 from hwdkit.data.own_pairs import EXAMPLE, Found, below_source, check_template, find_pairs
 from hwdkit.data.own_splits import SplitRule, divide
 from hwdkit.errors import DataError, UsageError
@@ -47,9 +47,6 @@ class FolderOptions:
     encoding: Encoding | None = None
     splits: SplitRule = field(default_factory=SplitRule)
 
-    def any_given(self) -> bool:
-        return self != FolderOptions()
-
 
 def require_name(name: str | None, taken: Mapping[str, object]) -> str:
     """Return the name of a user's dataset if it can be one.
@@ -75,12 +72,12 @@ class OwnData:
     Attributes:
         layout: as of a published dataset.
         options: to be recorded in the index.
-        left_out: files without a partner that are left out.
+        without_partner: images without label and labels without image: faults, or left out.
     """
 
     layout: Layout
     options: dict[str, Any]
-    left_out: int
+    without_partner: int
 
 
 def describe(
@@ -108,10 +105,11 @@ def describe(
     painted = (encoding or _encoding_of(root, found)) == "colours"
     table = _class_table(asked.classes, before, painted=painted)
     rule = asked.splits.or_else(known.get("splits")).resolved(root)
-    divide(found.images, rule, root=root, before=before)  # for its complaints, before hours of checking
+    everything = _list_files(found, rule, root, before, leave_out=False)  # complains before hours of checking
+    without_partner = sum(len(unpaired(files)) for files in everything.values())
 
     def list_files(root: Path) -> dict[str, SplitFiles]:
-        return _list_files(find_pairs(root, images, template), rule, root, before, leave_out)
+        return _list_files(find_pairs(root, images, template), rule, root, before, leave_out=leave_out)
 
     layout = Layout(
         name=name,
@@ -133,14 +131,13 @@ def describe(
         "labels": template,
         "label_encoding": "colours" if painted else "ids",
         "splits": rule.to_dict(),
-        "left_out": leave_out,
+        "left_out": leave_out and without_partner > 0,
     }
-    lonely = len(found.images) - len(found.labels) + len(found.orphans)
-    return OwnData(layout, options, lonely if leave_out else 0)
+    return OwnData(layout, options, without_partner)
 
 
 def _list_files(
-    found: Found, rule: SplitRule, root: Path, before: DatasetIndex | None, leave_out: bool
+    found: Found, rule: SplitRule, root: Path, before: DatasetIndex | None, *, leave_out: bool
 ) -> dict[str, SplitFiles]:
     splits = {}
     for split, members in divide(found.images, rule, root=root, before=before).items():

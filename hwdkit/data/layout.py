@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 from hwdkit.errors import DataError
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".7z", ".rar")
-
 
 class SplitFiles(NamedTuple):
     """Images and labels of one split by the key that pairs them; paths relative to the root."""
@@ -96,7 +94,7 @@ def names_in(path: Path) -> list[str]:
         DataError: it is there and cannot be read as text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
@@ -134,11 +132,8 @@ def locate(layout: Layout, source: Path, *, allow_partial: bool = False) -> Path
         allow_partial: some of the expected folders are enough.
 
     Raises:
-        DataError: an archive, no such folder, or a folder without the expected layout.
+        DataError: no such folder, or a folder without the expected layout.
     """
-    command = f"hwdkit prepare-data {layout.name} --source"
-    if source.name.lower().endswith(ARCHIVES) and not source.is_dir():
-        raise DataError(f"{source} is an archive: unpack it first", hint=f"Then: {command} FOLDER")
     if not source.is_dir():
         raise DataError(f"{source} is not a folder", hint=how_to_get(layout))
     for root in (source, *(source / inner for inner in layout.inner_folders)):

@@ -98,7 +98,7 @@ def _label_of(image: str, template: str, start: PurePosixPath) -> str:
         "folder": path.parent.relative_to(start).as_posix(),
     }
     filled = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
-    return PurePosixPath(filled).as_posix()
+    return PurePosixPath(filled.lstrip("/")).as_posix()  # `{parent}/…` of an image without a folder
 
 
 def _as_pattern(template: str) -> str:

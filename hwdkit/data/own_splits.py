@@ -52,7 +52,11 @@ class SplitRule:
     def or_else(self, known: dict[str, Any] | None) -> SplitRule:
         """Return this rule, completed by what an index remembers, else by the defaults."""
         if self.named():
-            return self
+            lists = known or {}
+            return SplitRule(
+                train=lists.get("train") if self.train is None else self.train,
+                val=lists.get("val") if self.val is None else self.val,
+            )
         if self.val_fraction is None and self.seed is None and known and "val_fraction" not in known:
             return SplitRule(train=known.get("train"), val=known.get("val"))
         known = known or {}

@@ -72,6 +72,7 @@ def prepare(
     place = _Place(
         folder, sources, before, check=check, overwrite=overwrite, workers=workers, progress=progress
     )
+    place.require_finished()
     if own is None:
         plan = _published(layout_of(name), place, allow_partial=allow_partial)
     else:
@@ -87,7 +88,7 @@ def prepare(
         workers=workers,
         progress=progress,
     )
-    index = replace(index, partial=index.partial or plan.partial)
+    index = replace(index, partial=index.partial or plan.without_partner > 0)
     if not check:
         save_index(index, folder)
     elif before is not None and before.fingerprint != index.fingerprint:
@@ -112,10 +113,35 @@ class _Place:
     workers: int | None
     progress: Progress | None
 
+    @property
+    def unpacked(self) -> Path:
+        return self.folder / FILES
+
+    @property
+    def known(self) -> Path | None:
+        """Where an earlier run found the files; None: nowhere, or they have moved away."""
+        return self.before.root if self.before is not None and self.before.root.is_dir() else None
+
+    def require_finished(self) -> None:
+        """Refuse to read what a stopped run has begun to unpack, unless this run will unpack it."""
+        if len(self.sources) == 1 and self.sources[0].is_dir():
+            read = self.sources[0]
+        elif self.sources:
+            return  # to be unpacked now, or `gather` complains
+        else:
+            read = self.known or self.unpacked
+        stopped = unfinished(self.unpacked)
+        if stopped and read.resolve().is_relative_to(self.unpacked.resolve()):
+            raise DataError(
+                f"{', '.join(stopped)} was not unpacked to the end",
+                where=str(self.unpacked),
+                hint="Run the command again with --source and the archive to go on.",
+            )
+
     def gathered(self, wanted: Sequence[str] = ()) -> Path:
         return gather(
             self.sources,
-            self.folder / FILES,
+            self.unpacked,
             wanted=wanted,
             write=not self.check,
             again=self.overwrite,
@@ -133,7 +159,7 @@ class _Plan:
     published: Mapping[str, int]
     allow_partial: bool
     options: dict[str, Any] | None
-    partial: bool = False
+    without_partner: int = 0
 
     def describes(self, index: DatasetIndex) -> bool:
         """Say whether the check would find nothing new. Looks at names, sizes and times, not at content."""
@@ -141,6 +167,8 @@ class _Plan:
             return False
         if self.options is None or self.layout is SCENES:
             return self.allow_partial or not index.partial
+        if self.without_partner and not index.partial:
+            return False  # a file has come whose partner has not
         # The splits and colours of own data may change while its files stay the same.
         splits = {split: [(p.image, p.label) for p in pairs] for split, pairs in index.splits.items()}
         same_splits = splits == self.layout.list_pairs(self.files)
@@ -158,33 +186,37 @@ def _published(layout: Layout, place: _Place, *, allow_partial: bool) -> _Plan:
 def _find_files(layout: Layout, place: _Place, *, allow_partial: bool) -> Path:
     if place.sources:
         return locate(layout, place.gathered(layout.must_have), allow_partial=allow_partial)
-    if place.before is not None:
-        return place.before.root
+    if place.known is not None:
+        return place.known
     if not place.folder.is_dir():
         raise DataError(f"data root {place.folder} does not exist", hint=how_to_get(layout))
-    unpacked = place.folder / FILES
-    if not unpacked.is_dir():
-        return locate(layout, place.folder, allow_partial=allow_partial)
-    if stopped := unfinished(unpacked):
-        raise DataError(
-            f"{', '.join(stopped)} was not unpacked to the end",
-            where=str(unpacked),
-            hint=f"Go on with: hwdkit prepare-data {layout.name} --source …",
-        )
-    return locate(layout, unpacked, allow_partial=allow_partial)
+    source = place.unpacked if place.unpacked.is_dir() else place.folder
+    return locate(layout, source, allow_partial=allow_partial)
 
 
 def _own(name: str, asked: FolderOptions, place: _Place, *, allow_partial: bool) -> _Plan:
     before = place.before
     if place.sources:
         files = _around(place.gathered(), asked.images or (before.options.get("images") if before else None))
+    elif place.known is not None:
+        files = place.known
     elif before is not None:
-        files = before.root
+        raise DataError(
+            f"the files of {name} are gone: {before.root} does not exist",
+            where=str(place.folder / FILE_NAME),
+            hint=f"Run: hwdkit prepare-data folder --name {name} --source …",
+        )
     else:
-        files = next((folder for folder in (place.folder / FILES, place.folder) if folder.is_dir()), Path())
-    leave_out = allow_partial or (before is not None and bool(before.options.get("left_out")))
-    data = describe(name, files, asked, before=before, leave_out=leave_out)
-    return _Plan(data.layout, files, {}, allow_partial=False, options=data.options, partial=data.left_out > 0)
+        files = next((folder for folder in (place.unpacked, place.folder) if folder.is_dir()), Path())
+    data = describe(name, files, asked, before=before, leave_out=allow_partial)
+    return _Plan(
+        data.layout,
+        files,
+        {},
+        allow_partial=False,
+        options=data.options,
+        without_partner=data.without_partner,
+    )
 
 
 def _around(folder: Path, images: str | None) -> Path:
@@ -197,6 +229,6 @@ def _around(folder: Path, images: str | None) -> Path:
 
 def _index_or_none(folder: Path) -> DatasetIndex | None:
     try:
-        return load_index(folder)
+        return load_index(folder, files_must_exist=False)
     except DataError:
         return None  # none yet, or one that is worth nothing: make a new one

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwdkit.data.archives import unpack
 from hwdkit.data.parallel import Progress
-from hwdkit.data.unpack_records import is_unpacked
+from hwdkit.data.unpack_records import forget_others, is_unpacked, others
 from hwdkit.errors import DataError
 
 FILES = "files"
@@ -39,8 +39,8 @@ def gather(
         progress: told of what is being unpacked.
 
     Raises:
-        DataError: a source does not exist, is no archive, or has what another one has; or nothing may be
-            written and something would have to be.
+        DataError: a source does not exist, is no archive, or has what another one has; `into` holds what
+            came from another source; or nothing may be written and something would have to be.
     """
     for source in sources:
         if not source.exists():
@@ -51,6 +51,7 @@ def gather(
         return sources[0]
     archives = [source for source in sources if not source.is_dir()]
     links = _links([source for source in sources if source.is_dir()], wanted)
+    _refuse_leftovers(archives, links, into)
     if not write:
         waiting = [archive for archive in archives if not is_unpacked(archive, into)]
         if waiting or any(not (into / name).exists() for name in links):
@@ -59,6 +60,7 @@ def gather(
             )
         return into
     unpack(archives, into, again=again, workers=workers, progress=progress)
+    forget_others(archives, into)
     for name, target in links.items():
         _link(into / name, target)
     return into
@@ -80,6 +82,21 @@ def _links(folders: Sequence[Path], wanted: Sequence[str]) -> dict[str, Path]:
                 )
             links[name] = part.resolve()
     return links
+
+
+def _refuse_leftovers(archives: Sequence[Path], links: Mapping[str, Path], into: Path) -> None:
+    """What an earlier source brought would be taken for part of this one."""
+    linked = [path.name for path in into.iterdir() if path.is_symlink()] if into.is_dir() else []
+    left = [f"a link {name}" for name in sorted(linked) if name not in links]
+    left += [
+        f"an earlier {name}" if name in {archive.name for archive in archives} else name
+        for name in others(archives, into)
+    ]
+    if left:
+        raise DataError(
+            f"{into} holds {', '.join(left)} too, which is not among what --source names",
+            hint=f"Delete {into} and run the command again, or give both with --source.",
+        )
 
 
 def _link(link: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from hwdkit.commands import prepare_data
-from hwdkit.errors import DataError, EnvironmentFailure
+from hwdkit.errors import DataError, EnvironmentFailure, UsageError
 
 SMALL = {"train": 3, "val": 2, "size": (32, 32)}
 
@@ -57,7 +57,7 @@ def test_the_table_names_every_class_and_marks_the_absent_ones(tmp_path: Path) -
 
 
 def test_options_of_scenes_mean_nothing_elsewhere(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--train, --seed only means something for scenes"):
+    with pytest.raises(UsageError, match="--train, --seed only means something for scenes"):
         prepare_data.run("camvid", root=tmp_path, scenes={"train": 3, "seed": 1})
 
 
@@ -75,6 +75,21 @@ def test_a_full_disk_is_the_machines_failure(tmp_path: Path, monkeypatch: pytest
         draw(tmp_path)
     assert caught.value.exit_code == 6
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_root_that_is_a_file_is_named(tmp_path: Path) -> None:
+    write_camvid(tmp_path / "in", 3)
+    (tmp_path / "data").touch()
+    options = {"source": tmp_path / "in", "allow_partial": True}
+    for name, more in (("camvid", options), ("scenes", {"scenes": dict(SMALL)})):
+        with pytest.raises(EnvironmentFailure, match=r"cannot write below .*data"):
+            prepare_data.run(name, root=tmp_path / "data", **more)
+
+
+def test_the_name_of_a_class_is_no_markup(tmp_path: Path) -> None:
+    result = draw(tmp_path)
+    result["classes"][0]["name"] = "[bold]road[/x]"  # type: ignore[index]
+    assert "[bold]road[/x]" in shown(result)
 
 
 def shown(result: dict[str, object]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import gzip
 import io
 import os
 import random
@@ -13,12 +15,14 @@ import tarfile
 import zipfile
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hwdkit.data import archives
+from hwdkit.data.archive_members import reading
 from hwdkit.data.archives import unpack
-from hwdkit.data.unpack_records import RECORDS, is_unpacked
+from hwdkit.data.unpack_records import PARTS, RECORDS, is_unpacked, unfinished
 from hwdkit.errors import DataError, EnvironmentFailure
 
 CONTENT = {
@@ -89,6 +93,40 @@ def test_several_archives_meet_in_one_folder_and_the_later_one_wins(tmp_path: Pa
     assert unpacked(tmp_path / "files") == {"README": b"two", "left/1.png": b"l", "right/1.png": b"r"}
 
 
+@pytest.mark.parametrize("later", ["b.zip", "b.tar"])
+def test_the_later_archive_wins_though_the_earlier_one_was_touched(tmp_path: Path, later: str) -> None:
+    first = write(tmp_path / "a.zip", {"README": b"one"})
+    second = write(tmp_path / later, {"README": b"two"})
+    unpack([first, second], tmp_path / "files")
+    os.utime(first, (1, 1))
+    unpack([first, second], tmp_path / "files")
+    assert unpacked(tmp_path / "files") == {"README": b"two"}
+
+
+def test_a_stopped_run_is_taken_up_in_the_order_of_the_archives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write(tmp_path / "a.zip", {"README": b"one"})
+    second = write(tmp_path / "b.tar", {"before.bin": b"", "README": b"two"})
+    unpack([first, second], tmp_path / "files")
+    os.utime(first, (1, 1))
+    for stop_at in ("README", "before.bin"):  # in the first archive, in the second
+
+        def stop(source: Path, target: Path, stop_at: str = stop_at, replace: Any = os.replace) -> None:
+            if Path(target).name == stop_at:
+                raise KeyboardInterrupt
+            replace(source, target)
+
+        monkeypatch.setattr(archives.os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            unpack([first, second], tmp_path / "files")
+        monkeypatch.undo()
+        assert "b.tar" in unfinished(tmp_path / "files")
+        os.utime(first, (2, 2))
+    unpack([first, second], tmp_path / "files")
+    assert unpacked(tmp_path / "files") == {"README": b"two", "before.bin": b""}
+
+
 @pytest.mark.parametrize("name", ["pack.zip", "pack.tar"])
 def test_of_two_members_with_one_name_the_later_stays(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -119,6 +157,76 @@ def test_a_name_that_leads_out_is_refused(tmp_path: Path, kind: str, name: str) 
     archive = write(tmp_path / kind, {"fine.txt": b"", name: b"gotcha"})
     assert_refused(archive, tmp_path / "deep" / "files", repr(name), "leads out")
     assert list(tmp_path.rglob("*out")) == []
+
+
+@pytest.mark.parametrize("name", [".unpacked/0.json", "./.Unpacking/x"])
+@pytest.mark.parametrize("kind", ["pack.zip", "pack.tar"])
+def test_a_name_of_our_own_records_is_refused(tmp_path: Path, kind: str, name: str) -> None:
+    archive = write(tmp_path / kind, {name: b"{}"})
+    assert_refused(archive, tmp_path / "files", repr(name), "hwdkit's own record")
+
+
+def header(kind: bytes, size: int, name: str = "x") -> bytes:
+    """A header of 512 bytes; sizes below zero are written as GNU tar writes them."""
+    info = tarfile.TarInfo(name)
+    block = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    block[124:136] = (
+        b"%011o\0" % size if 0 <= size < 8**11 else b"\xff" + size.to_bytes(11, "big", signed=True)
+    )
+    block[156:157] = kind
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("size", [(1 << 20) + 1, -600])
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: bytes, size: int) -> None:
+    archive = tmp_path / "pack.tar.gz"
+    content = header(kind, size) + bytes(2 << 20) + header(tarfile.REGTYPE, 0) + bytes(1024)
+    archive.write_bytes(gzip.compress(content, 1))
+    assert_refused(archive, tmp_path / "files", "a header of ")
+
+
+def test_a_long_name_is_refused_and_shortened_in_the_message(tmp_path: Path) -> None:
+    archive = write(tmp_path / "pack.tar", {"x" * 5000: b""})
+    assert_refused(archive, tmp_path / "files", f"'{'x' * 80}…' has a name of 5000 characters")
+    archive = write(tmp_path / "pack.tar", {"../" + "x" * 3000: b""})
+    with pytest.raises(DataError, match="leads out") as caught:
+        unpack([archive], tmp_path / "files")
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("size", [-1024, 1 << 70])
+def test_a_member_of_an_impossible_size_is_damage(tmp_path: Path, size: int) -> None:
+    archive = tmp_path / "pack.tar"
+    archive.write_bytes(header(tarfile.REGTYPE, 0) + header(tarfile.REGTYPE, size) + bytes(1024))
+    with pytest.raises(DataError):
+        unpack([archive], tmp_path / "files")
+    assert unpacked(tmp_path / "files") == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
+        OverflowError("a"),
+        IndexError("a"),
+        RecursionError("a"),
+        OSError(errno.EINVAL, "Invalid argument"),
+    ],
+)
+def test_whatever_python_raises_for_damaged_bytes_names_the_archive(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(DataError, match=r"pack\.zip: is damaged") as caught, reading(tmp_path / "pack.zip"):
+        raise error
+    assert "run the command again with the new file" in caught.value.hint
+
+
+def test_a_chain_of_headers_without_end_is_damage(tmp_path: Path) -> None:
+    archive = tmp_path / "pack.tar"
+    archive.write_bytes(header(tarfile.XHDTYPE, 0) * 3000 + bytes(1024))
+    assert_refused(archive, tmp_path / "files", "is damaged")
 
 
 @pytest.mark.parametrize(
@@ -176,8 +284,6 @@ def test_a_file_that_is_no_archive_is_named_as_what_it_is(tmp_path: Path, conten
 
 
 def test_a_compressed_file_without_a_tar_in_it_is_named(tmp_path: Path) -> None:
-    import gzip
-
     path = tmp_path / "labels.tar.gz"
     path.write_bytes(gzip.compress(b"no tar" * 300))
     assert_refused(path, tmp_path / "files", "is no tar archive")
@@ -343,7 +449,7 @@ def test_a_killed_run_leaves_only_whole_files_and_the_next_one_finishes(tmp_path
     there = {path.name: path.read_bytes() for path in files.glob("*.bin")}
     assert there == {name: content[name] for name in sorted(content)[:11]}
     assert not is_unpacked(archive, files)
-    (files / archives.PARTS / "11-1").write_bytes(b"half a fi")
+    (files / PARTS / "11-1").write_bytes(b"half a fi")
     before = times(files)
     unpack([archive], files)
     assert unpacked(files) == content, "also what the killed run left half done is gone"

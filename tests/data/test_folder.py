@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from PIL import Image
 from tiny_runs import hwdkit
 from tiny_trees import ids, write_pair
 
+from hwdkit.data import archives
+from hwdkit.data.archive_members import Member
 from hwdkit.data.class_table import read_class_table
 from hwdkit.data.colours import PaintedLabels, label_reader
 from hwdkit.data.dataset import SegmentationDataset
@@ -171,6 +175,32 @@ def test_a_changed_list_is_noticed_though_no_image_changed(photos: Path) -> None
     assert second.fingerprint != first.fingerprint
 
 
+def test_data_that_moved_keeps_its_options(photos: Path) -> None:
+    (photos / "val.txt").write_text("03\n")
+    first = prepared(photos, splits=SplitRule(val=str(photos / "val.txt")))
+    root, moved = photos.parent / "data", photos.parent / "moved"
+    photos.rename(moved)
+    with pytest.raises(DataError, match="the files of mine are gone"):
+        prepare("mine", root=root, own=FolderOptions())
+    index = prepare("mine", root=root, source=moved, own=FolderOptions())
+    assert (index.fingerprint, index.root) == (first.fingerprint, moved)
+
+
+def test_one_list_leaves_the_other_as_it_was(photos: Path) -> None:
+    (photos / "train.txt").write_text("00\n01\n")
+    (photos / "val.txt").write_text("05\n")
+    prepared(photos, splits=SplitRule(train=str(photos / "train.txt"), val="photos/night"))
+    rule = FolderOptions(splits=SplitRule(val=str(photos / "val.txt")))
+    index = prepare("mine", root=photos.parent / "data", own=rule)
+    assert {split: len(pairs) for split, pairs in index.splits.items()} == {"train": 2, "val": 1}
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(photos: Path) -> None:
+    (photos / "val.txt").write_text("\ufeff03\n", encoding="utf-8")
+    index = prepared(photos, splits=SplitRule(val=str(photos / "val.txt")))
+    assert [Path(pair.image).stem for pair in index.splits["val"]] == ["03"]
+
+
 def test_another_colour_that_means_nothing_is_another_dataset(photos: Path) -> None:
     paint(photos)
     first = prepared(photos)
@@ -275,7 +305,34 @@ def test_files_without_a_partner_are_faults_or_left_out_and_recorded(photos: Pat
     index = prepared(photos, allow_partial=True)
     assert index.partial
     assert sum(len(pairs) for pairs in index.splits.values()) == 9
+    root = photos.parent / "data"
+    assert prepare("mine", root=root, own=FolderOptions(), allow_partial=True) == index
+    with pytest.raises(DataError, match=r"07\.jpg: has no label"):
+        prepare("mine", root=root, own=FolderOptions())
+    write_pair(photos / "photos/night/late/07.jpg", photos / "masks/07.png", ids(0, 1, size=(40, 48)))
+    (photos / "masks" / "lonely.png").unlink()
+    complete = prepare("mine", root=root, own=FolderOptions())
+    assert not complete.partial
+    assert sum(len(pairs) for pairs in complete.splits.values()) == 10
+
+
+def test_permission_to_leave_out_is_not_remembered(photos: Path) -> None:
+    index = prepared(photos, allow_partial=True)
+    assert (index.partial, index.options["left_out"]) == (False, False)
+    shutil.copy(photos / "photos/day/00.jpg", photos / "photos/day/new.jpg")
+    with pytest.raises(DataError, match=r"new\.jpg: has no label"):
+        prepare("mine", root=photos.parent / "data", own=FolderOptions())
+    assert prepare("mine", root=photos.parent / "data", own=FolderOptions(), allow_partial=True).partial
+
+
+def test_images_in_neither_split_need_no_mask(photos: Path) -> None:
+    (photos / "masks" / "07.png").unlink()
+    (photos / "val.txt").write_text("08\n")
+    rule = SplitRule(train="photos/day", val=str(photos / "val.txt"))
+    index = prepared(photos, splits=rule)
+    before = (photos.parent / "data/mine/dataset.json").stat().st_ino
     assert prepare("mine", root=photos.parent / "data", own=FolderOptions()) == index
+    assert (photos.parent / "data/mine/dataset.json").stat().st_ino == before
 
 
 def test_a_template_that_finds_nothing_says_where_it_looked(photos: Path) -> None:
@@ -309,6 +366,16 @@ def test_a_tree_of_masks_may_mirror_the_tree_of_images(tmp_path: Path) -> None:
     index = prepare("mine", root=tmp_path / "data", source=tmp_path, own=asked)
     pairs = sorted(pair[:2] for pairs in index.splits.values() for pair in pairs)
     assert pairs == [("in/a/1.jpg", "out/a/1_m.png"), ("in/b/c/1.jpg", "out/b/c/1_m.png")]
+
+
+def test_an_image_without_a_folder_has_its_mask_below_the_source_too(tmp_path: Path) -> None:
+    for place in ("a/", ""):
+        write_pair(tmp_path / f"{place}1.jpg", tmp_path / f"{place}1.png", ids(0, 1))
+    (tmp_path / "classes.txt").write_text("no\nyes\n")
+    asked = FolderOptions("**/*.jpg", "{parent}/{stem}.png", tmp_path / "classes.txt")
+    index = prepare("mine", root=tmp_path / "data", source=tmp_path, own=asked)
+    pairs = sorted(pair[:2] for pairs in index.splits.values() for pair in pairs)
+    assert pairs == [("1.jpg", "1.png"), ("a/1.jpg", "a/1.png")]
 
 
 def test_masks_beside_their_images_are_not_taken_for_images(tmp_path: Path) -> None:
@@ -412,6 +479,8 @@ def test_ids_colours_and_what_is_ignored_come_from_the_file(tmp_path: Path) -> N
         ("just text", "is no list of classes"),
         ("{}", "has no list `classes`"),
         ("[a, ", "neither YAML nor JSON"),
+        ("names: [2024-13-45, b]", "neither YAML nor JSON"),
+        ("[" * 3000, "neither YAML nor JSON"),
     ],
 )
 def test_a_classes_file_that_cannot_be_meant_is_named(tmp_path: Path, text: str, words: str) -> None:
@@ -506,6 +575,37 @@ def test_own_data_may_come_in_an_archive(photos: Path, monkeypatch: pytest.Monke
     assert again.document["already_prepared"] is True
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+def test_own_data_that_was_not_unpacked_to_the_end_is_no_dataset(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, indexed: bool
+) -> None:
+    archive, root = photos.parent / "mine.zip", photos.parent / "data"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path in sorted(photos.rglob("*")):
+            opened.write(path, path.relative_to(photos))
+    asked = FolderOptions(**USUAL, classes=photos / "classes.yaml")
+    if indexed:
+        prepare("mine", root=root, source=archive, own=asked)
+        os.utime(archive, (1, 1))
+        (root / "mine/files/photos/night/late/09.jpg").unlink()
+    write = archives._write
+
+    def stop_at_the_last(content: IO[bytes], member: Member, *places: Path) -> None:
+        if member.name.endswith("09.jpg"):
+            raise KeyboardInterrupt
+        write(content, member, *places)
+
+    monkeypatch.setattr(archives, "_write", stop_at_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("mine", root=root, source=archive, own=asked)
+    monkeypatch.undo()
+    for more in ({}, {"source": root / "mine/files"}, {"check": True}):
+        with pytest.raises(DataError, match=r"mine\.zip was not unpacked to the end"):
+            prepare("mine", root=root, own=asked, allow_partial=True, **more)
+    index = prepare("mine", root=root, source=archive, own=asked)
+    assert prepare("mine", root=root, own=FolderOptions()) == index
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -513,6 +613,7 @@ def test_own_data_may_come_in_an_archive(photos: Path, monkeypatch: pytest.Monke
         ("folder --images *.jpg", "folder needs --name"),
         ("folder --name cityscapes --images *.jpg", "a name of hwdkit's own"),
         ("folder --name mine --label-encoding rgb", "'rgb' is not one of ids, colours"),
+        ("folder --name t1 --train 5", "--train only means something for scenes"),
         ("mine", "your own data: hwdkit prepare-data folder --name mine"),
     ],
 )

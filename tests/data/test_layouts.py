@@ -116,14 +116,6 @@ def test_hidden_files_of_archivers_are_not_data(camvid: Path) -> None:
     assert len(DATASETS["camvid"].list_pairs(camvid)["train"]) == 5
 
 
-def test_an_archive_is_to_be_unpacked_first(tmp_path: Path) -> None:
-    archive = tmp_path / "ADEChallengeData2016.zip"
-    archive.touch()
-    with pytest.raises(DataError, match="is an archive: unpack it first") as caught:
-        locate(DATASETS["ade20k"], archive)
-    assert caught.value.exit_code == 4
-
-
 def test_half_a_layout_is_told_what_it_lacks(ade20k: Path) -> None:
     inner = ade20k / "ADEChallengeData2016"
     (inner / "images/training").rename(inner / "images/elsewhere")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import IO
@@ -361,7 +362,7 @@ def test_a_link_to_a_folder_is_not_unpacked_through(tmp_path: Path, cityscapes: 
     archive = zipped(cityscapes, tmp_path / "gtFine.zip", below="gtFine")
     sources = [cityscapes / "leftImg8bit", cityscapes / "gtFine"]
     prepare("cityscapes", root=tmp_path / "data", source=sources, allow_partial=True)
-    with pytest.raises(DataError, match="through the link"):
+    with pytest.raises(DataError, match="files holds a link gtFine too"):
         prepare("cityscapes", root=tmp_path / "data", source=[sources[0], archive], allow_partial=True)
     twins = [cityscapes, cityscapes]
     with pytest.raises(DataError, match="have the same name"):
@@ -387,6 +388,39 @@ def test_an_unpacking_that_was_stopped_is_not_taken_for_the_dataset(
         prepare("ade20k", root=tmp_path / "data", allow_partial=True)
     index = prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True)
     assert index.statistics["val"].images == 2
+
+
+def test_an_archive_is_not_mixed_with_an_earlier_one(tmp_path: Path, ade20k: Path) -> None:
+    old = zipped(ade20k, tmp_path / "v1.zip")
+    root, files = tmp_path / "data", tmp_path / "data/ade20k/files"
+    prepare("ade20k", root=root, source=old, allow_partial=True)
+    for path in ade20k.rglob("ADE_val_00000002.*"):
+        path.unlink()
+    new = zipped(ade20k, tmp_path / "v2.zip")
+    for check in (False, True):
+        with pytest.raises(DataError, match=r"files holds v1\.zip too") as caught:
+            prepare("ade20k", root=root, source=new, allow_partial=True, check=check)
+        assert f"Delete {files}" in caught.value.hint
+    new.rename(old)
+    with pytest.raises(DataError, match=r"files holds an earlier v1\.zip too"):
+        prepare("ade20k", root=root, source=old, allow_partial=True)
+    shutil.rmtree(files)
+    assert prepare("ade20k", root=root, source=old, allow_partial=True).statistics["val"].images == 1
+
+
+def test_a_damaged_archive_is_replaced_by_a_new_download(tmp_path: Path, ade20k: Path) -> None:
+    archive = zipped(ade20k, tmp_path / "ade.zip")
+    good = archive.read_bytes()
+    with zipfile.ZipFile(archive) as opened:
+        last = max(opened.infolist(), key=lambda info: info.header_offset)
+    at = last.header_offset + 30 + len(last.filename.encode())
+    archive.write_bytes(good[:at] + bytes([good[at] ^ 255]) + good[at + 1 :])
+    with pytest.raises(DataError, match="damaged"):
+        prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True)
+    archive.write_bytes(good)
+    os.utime(archive, (1, 1))
+    index = prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True)
+    assert prepare("ade20k", root=tmp_path / "data", allow_partial=True) == index
 
 
 def test_check_does_not_unpack(tmp_path: Path, ade20k: Path) -> None:
