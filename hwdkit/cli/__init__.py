@@ -11,12 +11,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from hwdkit import __version__
-from hwdkit.cli import data, networks, recipes, training
+from hwdkit.cli import checkpoint, data, doctor, networks, predict, recipes, training
 from hwdkit.cli.options import app
 from hwdkit.commands import exits
 from hwdkit.errors import Cancelled, HwdkitError
 
-__all__ = ["app", "data", "main", "networks", "recipes", "training"]
+__all__ = ["app", "checkpoint", "data", "doctor", "main", "networks", "predict", "recipes", "training"]
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,20 @@
+"""hwdkit doctor: what to look at before a run, and when one fails."""
+
+from __future__ import annotations
+
+from hwdkit.cli.options import DATA, DataRoot, Json, app
+from hwdkit.commands import exits
+
+
+@app.command(epilog="Example:  hwdkit doctor --data-root /datasets")
+def doctor(data_root: DataRoot = DATA, as_json: Json = False) -> None:
+    """Check versions, devices, limits, datasets and recipes; exit 6 with a problem, and say what to type."""
+    from hwdkit.commands import console
+    from hwdkit.commands import doctor as command
+
+    console.set_up_logging(quiet=True)
+    result = command.run(data_root)
+    failure = command.verdict(result)
+    exits.print_result(result, as_json, lambda: command.render(result), error=failure)
+    if failure:
+        raise failure

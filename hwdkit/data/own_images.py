@@ -1,0 +1,164 @@
+"""A user's own images, without labels or an index: finding them, naming what is made of them, reading them.
+
+Free of torch. Pairs of a prepared dataset are `pairs.py`'s business.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import struct
+import warnings
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image
+
+from hwdkit.data.decode import FORMATS, decode_image, read_bytes
+from hwdkit.errors import DataError
+
+Pixels = npt.NDArray[np.uint8]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""What is an image in a folder or by a pattern; a file that is named itself may be called anything."""
+
+LONGEST_NAME = 220
+"""Bytes; file systems allow 255, of which a file that is being written needs some."""
+
+
+class Found(NamedTuple):
+    """An image to predict: where it is, and how it is called below what the command line named."""
+
+    path: Path
+    name: PurePosixPath
+
+
+def find_images(sources: list[str]) -> list[Found]:
+    """List the images that the command line names, each file once, in its order and sorted within a folder.
+
+    Raises:
+        DataError: naming every source that does not exist or holds no image.
+    """
+    found: dict[str, Found] = {}
+    problems = []
+    for source in sources:
+        here = list(_expand(source))
+        for image in here:
+            found.setdefault(os.path.abspath(image.path), image)
+        if not here:
+            kind = "no image in this folder" if Path(source).is_dir() else "no such file, or nothing matches"
+            problems.append(f"{source}: {kind}")
+    if problems:
+        raise DataError(
+            "\n".join(problems), hint=f"folders and patterns give {', '.join(SUFFIXES)}; nothing was written"
+        )
+    return list(found.values())
+
+
+def _expand(source: str) -> Iterator[Found]:
+    path = Path(source)
+    if path.is_dir():
+        yield from _below(path, path)
+    elif os.path.lexists(path):
+        yield Found(path, PurePosixPath(path.name))
+    elif glob.has_magic(source):
+        parts = path.parts
+        start = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+        for match in sorted(map(Path, glob.glob(source, recursive=True))):
+            if match.is_dir():
+                yield from _below(match, start)
+            elif match.suffix.lower() in SUFFIXES:
+                yield Found(match, _relative(match, start))
+
+
+def _below(folder: Path, start: Path) -> Iterator[Found]:
+    """Walk a folder. What is hidden is nobody's photograph: `._a.jpg`, `.thumbnails`."""
+    for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(parent, name)
+            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Found(path, _relative(path, start))
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DataError(f"cannot be looked into ({error.strerror})", where=str(error.filename)) from error
+
+
+def _relative(path: Path, start: Path) -> PurePosixPath:
+    full, base = Path(os.path.abspath(path)), Path(os.path.abspath(start))
+    # A pattern such as */../../x leads out of its own start.
+    return PurePosixPath(
+        (full.relative_to(base) if full.is_relative_to(base) else Path(full.name)).as_posix()
+    )
+
+
+def output_names(found: list[Found]) -> list[str]:
+    """Name a PNG for every image, relative and with forward slashes; no two meet, on any file system.
+
+    Of these the first that will do for all: the name below its source, that below the folder which all
+    share, both with the old suffix kept (a.jpg beside a.png), and numbers.
+    """
+    paths = [Path(os.path.abspath(image.path)) for image in found]
+    shared = os.path.commonpath([path.parent for path in paths])
+    plain = [image.name for image in found]
+    longer = [PurePosixPath(path.relative_to(shared).as_posix()) for path in paths]
+    for names in (
+        [str(name.with_suffix(".png")) for name in plain],
+        [str(name.with_suffix(".png")) for name in longer],
+        [f"{name}.png" for name in plain],
+        [f"{name}.png" for name in longer],
+    ):
+        if _can_be_files(names):
+            return names
+    return [f"{i:06}-{path.stem[:40]}.png" for i, path in enumerate(paths, 1)]
+
+
+def _can_be_files(names: list[str]) -> bool:
+    """All differ, also where a and A are one file; none is a folder of another or too long to be written."""
+    files = {name.casefold() for name in names}
+    folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
+    longest = max(len(os.fsencode(part)) for name in names for part in name.split("/"))
+    return len(files) == len(names) and not files & folders and longest <= LONGEST_NAME
+
+
+def read_upright(path: Path) -> Pixels:
+    """Read an image as `evaluate` does, and turn it as its EXIF orientation says, which `evaluate` does not.
+
+    Returns:
+        (H, W, 3) uint8, RGB; without its alpha channel, of several frames the first.
+
+    Raises:
+        DataError: missing, damaged, not an image, or gray of more than 8 bits.
+    """
+    data = read_bytes(path)
+    pixels = decode_image(data, where=str(path))
+    return np.ascontiguousarray(_TURNS.get(_orientation(data), lambda upright: upright)(pixels))
+
+
+_TURNS = {
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda stored: np.rot90(stored),
+}
+"""EXIF orientation -> what makes the stored pixels upright."""
+
+
+def _orientation(data: bytes) -> int:
+    """What is left to be turned after decoding: TIFF files Pillow turns itself."""
+    with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        warnings.simplefilter("ignore")  # decoding has told already
+        if image.format == "TIFF":
+            return 1
+        try:
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+            return 1  # the pixels are sound, only the notes beside them are not
