@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -13,10 +12,9 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def log_as_imported() -> Iterator[None]:
-    """A command sets up the log of its process; the next test gets it as it was before."""
+def log_as_imported() -> None:
+    """A command sets up the log of its process; every test begins with one that nobody has touched."""
     logger = logging.getLogger("hwdkit")
-    before = logger.handlers[:], logger.propagate, logger.level
-    yield
-    logger.handlers[:], logger.propagate = before[:2]
-    logger.setLevel(before[2])
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)

@@ -102,7 +102,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY, "{}")
         metadata = json.loads(text)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"not a readable safetensors file: {error}", where=str(path)) from error
     if not isinstance(metadata, dict):
         raise CheckpointError("its description is not a JSON object", where=str(path))
@@ -134,9 +134,22 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(map(_is_plain, state, state.values())):
         raise CheckpointError("holds no state dict (a flat mapping of names to tensors)", where=str(path))
     return state
+
+
+def _is_plain(name: object, value: object) -> bool:
+    """Whether an entry is a name and a dense tensor whose numbers are all in the file.
+
+    A pickle can also hold sparse, quantised and complex ones, and one number stretched to any shape.
+    """
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        return False
+    dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if not dense or value.is_complex():
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def load_tensors(path: Path) -> Any:

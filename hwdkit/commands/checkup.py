@@ -11,7 +11,7 @@ import platform
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +84,18 @@ def versions() -> Iterator[Finding]:
             yield Finding(name, value, "problem", f"pip install --upgrade '{wanted}'", facts)
         else:
             yield Finding(name, version, facts=facts)
+
+
+def imports() -> Iterator[Finding]:
+    """What is installed can also be loaded: a package's metadata says nothing about its compiled parts."""
+    for name, package in (("PIL.Image", "pillow"), ("timm", "timm")):
+        try:
+            import_module(name)
+        except Exception as error:
+            fix = f"pip install --force-reinstall {package}"
+            yield Finding(f"{name} loads", first_line(error), "problem", fix, {"loads": False})
+        else:
+            yield Finding(f"{name} loads", "yes", facts={"loads": True})
 
 
 def torchvision_fits() -> Iterator[Finding]:

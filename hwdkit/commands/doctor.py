@@ -76,6 +76,7 @@ def _checks(data_root: Path) -> dict[str, dict[str, Callable[[], Iterable[Findin
     return {
         "versions": {
             "packages": checkup.versions,
+            "imports": checkup.imports,
             "torchvision fits": checkup.torchvision_fits,
             "thop is": checkup.thop_is_the_papers,
         },

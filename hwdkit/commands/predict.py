@@ -30,6 +30,7 @@ from hwdkit.engine.evaluate import predict as class_map
 from hwdkit.engine.networks import Loaded, load_network
 from hwdkit.errors import CheckpointError, DataError, OutOfMemory, UsageError
 from hwdkit.report.overlay import Pixels, colourise, image_png, mask_png, overlay
+from hwdkit.report.render import printable
 
 log = logging.getLogger("hwdkit")
 
@@ -215,7 +216,7 @@ def render(result: dict[str, Any]) -> Group:
     table.add_column("share %", justify="right")
     for row in sorted(result["classes"], key=lambda row: -row["share"]):
         if row["share"]:
-            table.add_row(str(row["index"]), Text(row["name"]), f"{100 * row['share']:.2f}")
+            table.add_row(str(row["index"]), Text(printable(row["name"])), f"{100 * row['share']:.2f}")
     protocol = result["protocol"]
     how = f"slide {protocol['window'][0]}x{protocol['window'][1]}" if "window" in protocol else "whole"
     of = "" if result["images"] == result["found"] else f" of {result['found']}"

@@ -135,6 +135,8 @@ def read_upright(path: Path) -> Pixels:
     Raises:
         DataError: missing, damaged, not an image, or gray of more than 8 bits.
     """
+    if path.exists() and not path.is_file():
+        raise DataError("is no regular file", where=str(path))  # reading a pipe or a device may never end
     data = read_bytes(path)
     pixels = decode_image(data, where=str(path))
     return np.ascontiguousarray(_TURNS.get(_orientation(data), lambda upright: upright)(pixels))
@@ -160,5 +162,5 @@ def _orientation(data: bytes) -> int:
             return 1
         try:
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        except (OSError, SyntaxError, ArithmeticError, ValueError, TypeError, KeyError, struct.error):
             return 1  # the pixels are sound, only the notes beside them are not

@@ -62,6 +62,8 @@ def load_network(path: Path) -> Loaded:
         palette = tuple((int(r), int(g), int(b)) for r, g, b in metadata["palette"])
         if not (len(classes) == len(palette) == spec.classes and isinstance(metadata["dataset"], str)):
             raise ValueError(f"{len(classes)} classes, {len(palette)} colours, {spec.classes} channels")
+        if not all(0 <= part <= 255 for colour in palette for part in colour):
+            raise ValueError("a colour outside 0..255")
         model = build_segmenter(spec)
     except (RecipeError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         # Whatever a file from outside says, it is the file that is at fault.

@@ -273,3 +273,22 @@ def test_a_training_state_comes_back_exactly(tmp_path: Path) -> None:
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_digest(tmp_path / "abc").startswith("ba7816bf8f01cfea")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {1: torch.zeros(2)},
+        {"a": torch.zeros(1).expand(30_000, 30_000)},
+        {"a": torch.zeros(2, dtype=torch.complex64)},
+        {"a": torch.eye(3).to_sparse()},
+        {"a": torch.zeros(2, device="meta")},
+    ],
+    ids=["number as a name", "one number stretched", "complex", "sparse", "without numbers"],
+)
+def test_only_names_and_dense_tensors_are_a_state_dict(
+    tmp_path: Path, state: dict[object, torch.Tensor]
+) -> None:
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match="holds no state dict"):
+        read_state_dict(tmp_path / "odd.pth")

@@ -448,3 +448,11 @@ def test_names_cannot_command_a_terminal() -> None:
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "[red]a\ufffd[2J" in text
+
+
+def test_a_package_that_is_installed_and_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # importing it fails now
+    finding = asked(checkup.imports)["timm loads"]
+    assert finding.level == "problem"
+    assert finding.fix == "pip install --force-reinstall timm"
+    assert asked(checkup.imports)["PIL.Image loads"].level == "ok"

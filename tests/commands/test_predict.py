@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import weakref
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -442,3 +444,19 @@ def test_a_pipe_hears_of_the_progress(pair: Pair, tmp_path: Path, monkeypatch: p
     assert "1 of 3 images, about" in done.err
     assert "2 of 3 images, about" in done.err
     assert "1 of 3" not in hwdkit(*line, "-o", tmp_path / "quiet", "-q").err
+
+
+def test_a_pipe_among_the_images_is_listed_and_not_waited_for(pair: Pair, tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    os.mkfifo(tmp_path / "in" / "b.png")
+    done = predicted(pair, tmp_path / "in", "-o", tmp_path / "out")
+    assert done.code == 4
+    assert "is no regular file" in done.err
+    assert (tmp_path / "out" / "masks" / "a.png").is_file()
+
+
+def test_an_orientation_that_is_no_number_stops_no_other_image(tmp_path: Path) -> None:
+    entry = struct.pack("<HHII", 0x0112, 12, 1, 26)  # orientation, a double, at offset 26
+    infinite = struct.pack("<2sHIH", b"II", 42, 8, 1) + entry + struct.pack("<Id", 0, float("inf"))
+    path = picture(tmp_path / "a.jpg", exif=b"Exif\0\0" + infinite)
+    assert np.array_equal(read_upright(path), np.array(Image.open(path)))
