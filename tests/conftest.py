@@ -17,4 +17,4 @@ def log_as_imported() -> None:
     logger = logging.getLogger("hwdkit")
     logger.handlers.clear()
     logger.propagate = True
-    logger.setLevel(logging.NOTSET)
+    logger.setLevel(logging.INFO)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -88,11 +88,15 @@ def versions() -> Iterator[Finding]:
 
 def imports() -> Iterator[Finding]:
     """What is installed can also be loaded: a package's metadata says nothing about its compiled parts."""
-    for name, package in (("PIL.Image", "pillow"), ("timm", "timm")):
+    loaded: dict[str, Callable[[], object]] = {
+        "pillow": lambda: import_module("PIL.Image"),
+        "timm": lambda: import_module("hwdkit.models.backbone"),
+    }
+    for name, load in loaded.items():
         try:
-            import_module(name)
+            load()
         except Exception as error:
-            fix = f"pip install --force-reinstall {package}"
+            fix = f"pip install --force-reinstall {name}"
             yield Finding(f"{name} loads", first_line(error), "problem", fix, {"loads": False})
         else:
             yield Finding(f"{name} loads", "yes", facts={"loads": True})
