@@ -54,9 +54,7 @@ def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    groups = [
-        group for name, tap, classes in requested(arguments) if (group := rows(name, tap, classes, arguments))
-    ]
+    groups = [rows(name, tap, classes, arguments) for name, tap, classes in requested(arguments)]
     cases = [case for group in groups for case in group]
     memory = [peak_mib(case.work, arguments.device) for case in cases]
     times = measure(groups, arguments)
@@ -77,14 +75,10 @@ def usual_tap(name: str) -> str:
 
 
 def rows(name: str, tap: str, classes: int, arguments: argparse.Namespace) -> list[Case]:
-    """A loss and, if it has one, its critic, both run once; nothing (and a line on stderr) if unwritten."""
-    try:
-        loss = build(name, tap, classes).to(arguments.device).train()
-        work = forward_and_backward(loss, *inputs(tap, classes, arguments))
-        work()
-    except NotImplementedError:
-        print(f"skipped: {name} is not implemented", file=sys.stderr)
-        return []
+    """A loss and, if it has one, its critic, both run once."""
+    loss = build(name, tap, classes).to(arguments.device).train()
+    work = forward_and_backward(loss, *inputs(tap, classes, arguments))
+    work()
     cases = [Case(name, tap, classes, work, loss)]
     if hasattr(loss, "update_critic"):
         critic = critic_step(loss, torch.device(arguments.device))

@@ -10,15 +10,13 @@ the measure of the others, and its own iterations set the time.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from step import machine, random_batch, step
+from step import circumstances, keep, random_batch, step
 
 from hwdkit.data.datasets import layout_of
 from hwdkit.distributed import Ranks
@@ -78,22 +76,7 @@ def report(times: dict[str, list[float]], arguments: argparse.Namespace) -> None
             "iterations_in_the_same_time": round(iterations / ratio),
         }
         print(f"{name:32} {rows[name]['median_ms']:>9} ms  {ratio:.3f}  {rows[name]['ratio_quartiles']}")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    result = {
-        "set": arguments.set,
-        "threads": arguments.threads,
-        "device": arguments.device,
-        "machine": machine(arguments.device),
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip(),
-        "rounds": arguments.rounds,
-        "recipes": rows,
-    }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    keep({**circumstances(arguments), "recipes": rows}, arguments.out)
 
 
 def parse() -> argparse.Namespace:

@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -105,18 +106,9 @@ def report(times: dict[str, list[float]], arguments: argparse.Namespace) -> None
     median = {name: statistics.median(values) for name, values in times.items()}
     parts = [a + b for a, b in zip(times["teacher forward"], times["student step, ce"], strict=True)]
     ratios = [whole / sum_ for whole, sum_ in zip(times["distillation step, hwd"], parts, strict=True)]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     result = {
         "recipe": arguments.recipe,
-        "set": arguments.set,
-        "threads": arguments.threads,
-        "device": arguments.device,
-        "machine": machine(arguments.device),
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip(),
-        "rounds": arguments.rounds,
+        **circumstances(arguments),
         "median_ms": {name: round(value, 2) for name, value in median.items()},
         "step_over_parts": {
             "median": round(statistics.median(ratios), 3),
@@ -124,9 +116,30 @@ def report(times: dict[str, list[float]], arguments: argparse.Namespace) -> None
         },
     }
     print(json.dumps(result, indent=2))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, arguments.out)
+
+
+def circumstances(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How a measurement was made: its options, the machine, torch and the commit."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "set": arguments.set,
+        "threads": arguments.threads,
+        "device": arguments.device,
+        "machine": machine(arguments.device),
+        "torch": torch.__version__,
+        "commit": commit.stdout.strip(),
+        "rounds": arguments.rounds,
+    }
+
+
+def keep(result: dict[str, Any], out: Path | None) -> None:
+    """Write a result where --out says."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def machine(device: str) -> str:
