@@ -99,11 +99,12 @@ def write(report: PerClassReport, options: Options) -> list[Path]:
     if "md" in options.formats:
         contents["per-class.md"] = rendering.per_class_markdown(report, options.sort).encode()
     if "html" in options.formats:
-        from hwdkit.report import html, plots
+        from hwdkit.report import html
+        from hwdkit.report.plots.per_class import iou_bars, td_ntd
 
         contents["per-class.html"] = html.per_class_page(report).encode()
-        contents["per-class-iou.png"] = plots.iou_bars(report)
-        contents["td-ntd.png"] = plots.td_ntd(report)
+        contents["per-class-iou.png"] = iou_bars(report)
+        contents["td-ntd.png"] = td_ntd(report)
     written = []
     for name, content in contents.items():
         with replacing(options.out / name) as temporary:

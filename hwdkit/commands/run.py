@@ -259,7 +259,7 @@ class Run:
         path = self.folder.path / ROLE_FILES[self.role]
         self._save_network(path)
         self.folder.write_csv()
-        from hwdkit.report.plots import curves  # matplotlib, for a finished run only
+        from hwdkit.report.plots.curves import curves  # matplotlib, for a finished run only
 
         self.folder.write_curves(curves(self.folder.read_metrics()))
         images = steps * self.recipe.train.batch_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ class DeepLabV3Head(nn.Module):
     """DeepLabV3 (Chen et al., arXiv:1706.05587) as HWD and CIRKD build it.
 
     Args:
-        in_channels: channels of the backbone's deepest map.
+        in_channels: channels of the backbone's maps, shallow to deep; the deepest alone is read.
         classes: C of the logits.
         channels: width of every branch and of the embedding. Default: the papers' 128 (512 or 320 input
             channels) and 256 (2048); in between, 256 from 1024 channels on.
@@ -34,7 +36,7 @@ class DeepLabV3Head(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
+        in_channels: Sequence[int],
         classes: int,
         *,
         channels: int | None = None,
@@ -42,23 +44,25 @@ class DeepLabV3Head(nn.Module):
         align_corners: bool = True,
     ) -> None:
         super().__init__()
-        width = self.channels = channels or (256 if in_channels >= 1024 else 128)
+        deepest = in_channels[-1]
+        width = self.channels = channels or (256 if deepest >= 1024 else 128)
         self.align_corners = align_corners
         self.branches = nn.ModuleList(
             [
-                conv_bn_relu(in_channels, width, 1),
-                *(conv_bn_relu(in_channels, width, 3, dilation=r) for r in atrous_rates(output_stride)),
+                conv_bn_relu(deepest, width, 1),
+                *(conv_bn_relu(deepest, width, 3, dilation=r) for r in atrous_rates(output_stride)),
             ]
         )
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(in_channels, width, 1))
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(deepest, width, 1))
         self.project = conv_bn_relu(5 * width, width, 1)
         self.project_dropout = nn.Dropout(0.5)
         self.block = conv_bn_relu(width, width, 3)
         self.dropout = nn.Dropout(0.1)
         self.classifier = nn.Conv2d(width, classes, 1)
 
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return (N, classes, h, w) logits and the (N, channels, h, w) embedding that they are linear in."""
+        feature = stages[-1]
         pooled = F.interpolate(
             self.pool(feature), feature.shape[2:], mode="bilinear", align_corners=self.align_corners
         )

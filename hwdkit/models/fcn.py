@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from hwdkit.models.blocks import conv_bn_relu
@@ -11,7 +13,7 @@ class FCNHead(nn.Module):
     """Classify every pixel from its 3x3 neighbourhood (Long et al., CVPR 2015, in PSPNet's auxiliary form).
 
     Args:
-        in_channels: channels of the feature map.
+        in_channels: channels of the maps, shallow to deep; the deepest alone is read.
         classes: C of the logits.
         channels: width of the hidden layer; default in_channels // 4, as HWD and CIRKD train it.
         output_stride: accepted as every head does; makes no difference here.
@@ -22,7 +24,7 @@ class FCNHead(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
+        in_channels: Sequence[int],
         classes: int,
         *,
         channels: int | None = None,
@@ -30,12 +32,13 @@ class FCNHead(nn.Module):
         align_corners: bool = True,
     ) -> None:
         super().__init__()
-        self.channels = channels or max(1, in_channels // 4)
-        self.block = conv_bn_relu(in_channels, self.channels, 3)
+        deepest = in_channels[-1]
+        self.channels = channels or max(1, deepest // 4)
+        self.block = conv_bn_relu(deepest, self.channels, 3)
         self.dropout = nn.Dropout(0.1)
         self.classifier = nn.Conv2d(self.channels, classes, 1)
 
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return (N, classes, h, w) logits and the (N, channels, h, w) embedding that they are linear in."""
-        embedding = self.dropout(self.block(feature))
+        embedding = self.dropout(self.block(stages[-1]))
         return self.classifier(embedding), embedding

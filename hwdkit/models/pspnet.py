@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ class PSPHead(nn.Module):
     ReLU and dilates other blocks.
 
     Args:
-        in_channels: channels of the backbone's deepest map.
+        in_channels: channels of the backbone's maps, shallow to deep; the deepest alone is read.
         classes: C of the logits.
         channels: width of the embedding. Default: the papers' 128 (512 or 320 input channels) and 512 (2048);
             in between, 512 from 1024 channels on.
@@ -30,7 +32,7 @@ class PSPHead(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
+        in_channels: Sequence[int],
         classes: int,
         *,
         channels: int | None = None,
@@ -38,18 +40,20 @@ class PSPHead(nn.Module):
         align_corners: bool = True,
     ) -> None:
         super().__init__()
-        self.channels = channels or (512 if in_channels >= 1024 else 128)
+        deepest = in_channels[-1]
+        self.channels = channels or (512 if deepest >= 1024 else 128)
         self.align_corners = align_corners
-        each = max(1, in_channels // len(BINS))
+        each = max(1, deepest // len(BINS))
         self.bins = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(size), *conv_bn_relu(in_channels, each, 1)) for size in BINS
+            nn.Sequential(nn.AdaptiveAvgPool2d(size), *conv_bn_relu(deepest, each, 1)) for size in BINS
         )
-        self.block = conv_bn_relu(in_channels + len(BINS) * each, self.channels, 3)
+        self.block = conv_bn_relu(deepest + len(BINS) * each, self.channels, 3)
         self.dropout = nn.Dropout(0.1)
         self.classifier = nn.Conv2d(self.channels, classes, 1)
 
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return (N, classes, h, w) logits and the (N, channels, h, w) embedding that they are linear in."""
+        feature = stages[-1]
         size = feature.shape[2:]
         pooled = (
             F.interpolate(pool(feature), size, mode="bilinear", align_corners=self.align_corners)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hwdkit.distributed import GlooSyncBatchNorm
 from hwdkit.errors import RecipeError
-from hwdkit.models.backbone import STAGES, create_backbone, default_contract, feature_maps, stage_channels
+from hwdkit.models.backbone import create_backbone, default_contract, feature_maps, stage_channels
 from hwdkit.models.contract import InputContract
 from hwdkit.models.deeplabv3 import DeepLabV3Head
 from hwdkit.models.fcn import FCNHead
@@ -25,7 +25,7 @@ from hwdkit.models.pspnet import PSPHead
 from hwdkit.types import SegOutput
 
 HEADS = {"deeplabv3": DeepLabV3Head, "pspnet": PSPHead, "fcn": FCNHead}
-"""To add a head: a file with an nn.Module that returns (logits, embedding), and a line here."""
+"""To add a head: a file with an nn.Module that turns the stages into (logits, embedding), and a line here."""
 
 LARGEST = 65_535
 """No class count or head width is larger; a checkpoint that says so is damaged or means harm."""
@@ -119,14 +119,14 @@ class Segmenter(nn.Module):
             raise RecipeError(f"backbone {spec.backbone} has one stage only: set `aux: false`")
         self.backbone = backbone
         self.head = HEADS[spec.head](
-            channels[f"stage{STAGES}"],
+            tuple(channels.values()),
             spec.classes,
             channels=spec.head_channels,
             output_stride=spec.output_stride,
             align_corners=contract.align_corners,
         )
         self.tap_channels: dict[str, int] = {**channels, "embedding": self.head.channels}  # type: ignore[dict-item]
-        self.aux_head = FCNHead(channels["stage3"], spec.classes) if spec.aux else None
+        self.aux_head = FCNHead((channels["stage3"],), spec.classes) if spec.aux else None
         # Buffers, so that they are on the device already: a tensor made in forward would block the host.
         mean, std = contract.pixel_statistics()
         self.register_buffer("pixel_mean", mean, persistent=False)
@@ -159,9 +159,9 @@ class Segmenter(nn.Module):
         self.check_batch(len(pixels))
         stages = feature_maps(self.backbone, pixels)
         maps = dict(zip(self.tap_names, stages, strict=False))
-        logits, maps["embedding"] = self.head(stages[-1])
+        logits, maps["embedding"] = self.head(stages)
         wanted = self.training if aux is None else aux
-        aux_logits = self.aux_head(stages[-2])[0] if self.aux_head is not None and wanted else None
+        aux_logits = self.aux_head(stages[:-1])[0] if self.aux_head is not None and wanted else None
         return SegOutput(logits, aux_logits, {name: maps[name] for name in taps})
 
     def upsample(self, logits: Tensor, size: Sequence[int]) -> Tensor:

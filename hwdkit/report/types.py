@@ -1,6 +1,6 @@
 """What a per-class report holds: plain numbers, names and a few example images.
 
-`per_class.py` computes these; `render.py`, `plots.py` and `html.py` only read them.
+`per_class.py` computes these; `render.py`, `plots/` and `html.py` only read them.
 """
 
 from __future__ import annotations

@@ -10,9 +10,11 @@ from dataclasses import replace
 from io import BytesIO
 
 import pytest
+from hwdkit.report.plots.curves import _term_keys, curves
 from PIL import Image
 
-from hwdkit.report import plots
+from hwdkit.report.plots.per_class import iou_bars, td_ntd
+from hwdkit.report.plots.style import WIDTH
 from hwdkit.report.types import ClassRow, ModelSummary, PerClassReport
 
 Figure = Callable[..., bytes]
@@ -52,25 +54,25 @@ def opened(data: bytes) -> Image.Image:
     return picture
 
 
-@pytest.mark.parametrize("figure", [plots.iou_bars, plots.td_ntd])
+@pytest.mark.parametrize("figure", [iou_bars, td_ntd])
 def test_figures_are_png_of_one_width(report: PerClassReport, figure: Figure) -> None:
-    assert opened(figure(report)).width == round(plots.WIDTH * 200)
+    assert opened(figure(report)).width == round(WIDTH * 200)
 
 
-@pytest.mark.parametrize("figure", [plots.iou_bars, plots.td_ntd])
+@pytest.mark.parametrize("figure", [iou_bars, td_ntd])
 def test_the_same_report_gives_the_same_svg(report: PerClassReport, figure: Figure) -> None:
     drawn = figure(report, "svg")
     assert b"<svg" in drawn
     assert drawn == figure(report, "svg")
 
 
-@pytest.mark.parametrize("figure", [plots.iou_bars, plots.td_ntd])
+@pytest.mark.parametrize("figure", [iou_bars, td_ntd])
 def test_a_report_without_a_class_still_draws(report: PerClassReport, figure: Figure) -> None:
     opened(figure(replace(report, rows=())))
 
 
 def test_many_classes_make_the_figure_taller_and_not_wider(report: PerClassReport) -> None:
-    few, many = opened(plots.iou_bars(report)), opened(plots.iou_bars(replace(report, rows=report.rows * 3)))
+    few, many = opened(iou_bars(report)), opened(iou_bars(replace(report, rows=report.rows * 3)))
     assert many.width == few.width
     assert many.height > few.height
 
@@ -80,16 +82,16 @@ def test_curves_draw_terms_rate_and_score_and_skip_what_is_not_finite() -> None:
         {"step": step, "ce": 2.0 / (step + 1), "hwd": math.nan, "lr": 0.1, "step_ms": 9.0}
         for step in range(5)
     ]
-    full = opened(plots.curves([*rows, {"step": 4, "miou": 0.5}, {"event": "done"}]))
-    assert full.height > opened(plots.curves(rows)).height
+    full = opened(curves([*rows, {"step": 4, "miou": 0.5}, {"event": "done"}]))
+    assert full.height > opened(curves(rows)).height
 
 
 def test_curves_of_an_empty_log_still_draw() -> None:
-    opened(plots.curves([]))
+    opened(curves([]))
 
 
 def test_keys_with_a_unit_are_no_loss_terms() -> None:
-    assert plots._term_keys([{"step": 1, "ce": 1.0, "step_ms": 2.0, "memory_mib": 3, "lr": 0.1}]) == ["ce"]
+    assert _term_keys([{"step": 1, "ce": 1.0, "step_ms": 2.0, "memory_mib": 3, "lr": 0.1}]) == ["ce"]
 
 
 def test_the_page_and_the_tables_do_not_load_matplotlib_or_torch() -> None:
