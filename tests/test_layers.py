@@ -17,7 +17,7 @@ LAYERS = (
     ("types", "metrics", "distributed"),
     ("losses", "models", "data", "checkpoints"),
     ("engine",),
-    ("report",),
+    ("report", "export"),
     ("commands",),
     ("cli", "__main__"),
 )

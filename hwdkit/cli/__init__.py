@@ -11,12 +11,42 @@ from typing import Annotated, NoReturn
 import typer
 
 from hwdkit import __version__
-from hwdkit.cli import checkpoint, data, doctor, networks, predict, recipes, training
+from hwdkit.cli import (
+    checkpoint,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    export,
+    per_class_report,
+    predict,
+    profile,
+    recipes,
+    sweep,
+    training,
+    visualize,
+)
 from hwdkit.cli.options import app
 from hwdkit.commands import exits
 from hwdkit.errors import Cancelled, HwdkitError
 
-__all__ = ["app", "checkpoint", "data", "doctor", "main", "networks", "predict", "recipes", "training"]
+__all__ = [
+    "app",
+    "checkpoint",
+    "compare",
+    "data",
+    "doctor",
+    "evaluate",
+    "export",
+    "main",
+    "per_class_report",
+    "predict",
+    "profile",
+    "recipes",
+    "sweep",
+    "training",
+    "visualize",
+]
 
 
 @app.callback(invoke_without_command=True)

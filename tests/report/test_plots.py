@@ -10,9 +10,9 @@ from dataclasses import replace
 from io import BytesIO
 
 import pytest
-from hwdkit.report.plots.curves import _term_keys, curves
 from PIL import Image
 
+from hwdkit.report.plots.curves import _term_keys, curves
 from hwdkit.report.plots.per_class import iou_bars, td_ntd
 from hwdkit.report.plots.style import WIDTH
 from hwdkit.report.types import ClassRow, ModelSummary, PerClassReport

@@ -1,0 +1,1 @@
+"""hwdkit export."""

@@ -1,0 +1,1 @@
+"""Networks for machines without hwdkit: ONNX, torch.export, 8 bit."""
