@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors", "recipe"),
-    ("types", "metrics", "distributed"),
+    ("types", "metrics", "distributed", "kernels"),
     ("losses", "models", "data", "checkpoints"),
     ("engine",),
     ("report", "export"),

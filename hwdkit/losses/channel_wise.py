@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hwdkit.kernels.channel_kl import weighted_channel_kl
 from hwdkit.losses.features import LOGITS, FeatureLoss, Projector
 from hwdkit.losses.features import projector as make_projector
 from hwdkit.losses.precision import at_least_float32
@@ -188,13 +189,17 @@ class CWD(FeatureLoss):
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
         with torch.autocast(student.logits.device.type, enabled=False):
             before, target = self.maps(student, teacher)
-            value = channel_wise(
-                self.projector(before),
-                target,
-                normalise=self.normalise,
-                divergence=self.divergence,
-                temperature=self.temperature,
-            )
+            projected = self.projector(before)
+            if self.normalise == "channel" and self.divergence == "kl":
+                value = weighted_channel_kl(projected, target, temperature=self.temperature)
+            else:
+                value = channel_wise(
+                    projected,
+                    target,
+                    normalise=self.normalise,
+                    divergence=self.divergence,
+                    temperature=self.temperature,
+                )
             if self.official_divisor and self.normalise in _ROW_PER_CHANNEL:
                 value = value * (target.shape[1] / before.shape[1])
             return value

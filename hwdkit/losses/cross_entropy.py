@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwdkit.distributed import mean_over_ranks
-from hwdkit.losses.precision import at_least_float32
+from hwdkit.kernels.upsampled_ce import upsampled_ce_sum
 from hwdkit.types import IGNORE, SegOutput
 
 
@@ -27,11 +26,8 @@ def upsampled_cross_entropy(logits: Tensor, label: Tensor, *, align_corners: boo
     Returns:
         A scalar in nats; 0 with zero gradients when every pixel is ignored.
     """
-    logits = F.interpolate(
-        at_least_float32(logits), label.shape[-2:], mode="bilinear", align_corners=align_corners
-    )
-    counted = mean_over_ranks((label != IGNORE).sum().to(logits.dtype)).clamp(min=1)
-    return F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="sum") / counted
+    total = upsampled_ce_sum(logits, label, align_corners=align_corners, ignore=IGNORE)
+    return total / mean_over_ranks((label != IGNORE).sum().to(total.dtype)).clamp(min=1)
 
 
 class CrossEntropy(nn.Module):

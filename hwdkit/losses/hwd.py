@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hwdkit.kernels.channel_kl import weighted_channel_kl
 from hwdkit.losses.channel_wise import channel_kl, log_activation
 from hwdkit.losses.labels import class_ids, small_label
 from hwdkit.losses.precision import at_least_float32
@@ -22,7 +23,12 @@ DivergenceOn = Literal["activation", "logits"]
 AreaCorrection = Literal["none", "paper", "sqrt", "square"]
 Smoothing = Literal["effective_number", "softmax"]
 
-_DISTANCES = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
+
+def _smooth_l1(difference: Tensor) -> Tensor:
+    return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none")
+
+
+_DISTANCES = {"mse": torch.square, "l1": torch.abs, "smooth_l1": _smooth_l1}
 _AREA_POWERS = {"none": 0.0, "paper": 1.0, "sqrt": 0.5, "square": 2.0}
 
 
@@ -50,7 +56,7 @@ def channel_divergence(
         p_t = log_activation(teacher, temperature=temperature).exp()
     else:
         p_s, p_t = at_least_float32(student).flatten(2), at_least_float32(teacher).flatten(2)
-    return _DISTANCES[divergence](p_s, p_t, reduction="none").sum(-1)
+    return _DISTANCES[divergence](p_s - p_t).sum(-1)
 
 
 def class_pixels(label: Tensor, classes: int, *, size: tuple[int, int]) -> Tensor:
@@ -185,11 +191,16 @@ class HWD(nn.Module):
     @torch.no_grad()
     def channel_weights(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
         """w_c of every image: (N, C), non-negative, rows sum to C."""
-        weight = channel_divergence(
+        divergence = channel_divergence(
             student, teacher, divergence=self.divergence, on=self.divergence_on, temperature=self.temperature
         )
+        return self._weights(divergence, label, size=(student.shape[2], student.shape[3]))
+
+    def _weights(self, divergence: Tensor, label: Tensor, *, size: tuple[int, int]) -> Tensor:
+        """w_c of CD_c: Eqs. 5-7 from the correction for the area on; (N, C) both."""
+        weight = divergence
         if self.area_correction != "none":
-            pixels = class_pixels(label, student.shape[1], size=(student.shape[2], student.shape[3]))
+            pixels = class_pixels(label, divergence.shape[1], size=size)
             weight = weight / (pixels + 1).to(weight.dtype) ** _AREA_POWERS[self.area_correction]
         if self.normalise:
             weight = standardise(weight, mu=self.mu, sigma=self.sigma)
@@ -202,6 +213,18 @@ class HWD(nn.Module):
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
         with torch.autocast(student.logits.device.type, enabled=False):
-            weight = self.channel_weights(student.logits, teacher.logits, label)
-            divergence = channel_kl(student.logits, teacher.logits, temperature=self.temperature)
-            return (weight * divergence).mean()
+            s, t = student.logits, teacher.logits
+
+            def weigh(images: slice, difference: Tensor, kl: Tensor) -> Tensor:
+                divergence = self._divergence(s[images], t[images], difference, kl)  # line 5: CD_c
+                return self._weights(divergence, label[images], size=(s.shape[2], s.shape[3]))  # line 6: w_c
+
+            return weighted_channel_kl(s, t, temperature=self.temperature, weigh=weigh)  # line 7: Eq. 4
+
+    def _divergence(self, student: Tensor, teacher: Tensor, difference: Tensor, kl: Tensor) -> Tensor:
+        """`channel_divergence`, from what is at hand: the activation maps' difference and their KL."""
+        if self.divergence == "kl":
+            return kl
+        if self.divergence_on == "logits":
+            difference = at_least_float32(student).flatten(2) - at_least_float32(teacher).flatten(2)
+        return _DISTANCES[self.divergence](difference).sum(-1)

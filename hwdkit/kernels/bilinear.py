@@ -1,0 +1,58 @@
+"""Bilinear interpolation along one axis as what it is: a matrix with two entries a row."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Taps(NamedTuple):
+    """Where each target position reads: weight 1 - fraction at `low`, fraction at `high`; all (target,)."""
+
+    low: Tensor
+    high: Tensor
+    fraction: Tensor
+
+
+def taps(source: int, target: int, *, align_corners: bool, like: Tensor) -> Taps:
+    """The two source positions of every target position, as `F.interpolate` chooses them.
+
+    Args:
+        source: length of the axis that is read.
+        target: length of the axis that is made.
+        align_corners: whether first and last positions coincide, or the outer edges of the pixels do.
+        like: gives the device and the dtype of the fraction; positions are computed in float64.
+    """
+    place = torch.arange(target, device=like.device, dtype=torch.float64)
+    if align_corners:
+        place = place * ((source - 1) / (target - 1) if target > 1 else 0.0)
+    else:
+        place = ((place + 0.5) * (source / target) - 0.5).clamp(min=0)
+    low = place.floor().clamp(max=source - 1)
+    high = (low + 1).clamp(max=source - 1)
+    return Taps(low.long(), high.long(), (place - low).to(like.dtype))
+
+
+def matrix(source: int, target: int, *, align_corners: bool, like: Tensor) -> Tensor:
+    """(target, source): `maps @ matrix.T` resizes the last axis, `maps @ matrix` is the adjoint."""
+    low, high, fraction = taps(source, target, align_corners=align_corners, like=like)
+    weights = fraction.new_zeros(target, source)
+    weights.scatter_(1, low[:, None], 1 - fraction[:, None])
+    return weights.scatter_add_(1, high[:, None], fraction[:, None])
+
+
+def span(start: int, stop: int, source: int, target: int, *, align_corners: bool) -> tuple[int, int]:
+    """The source positions [first, last) that the target positions [start, stop) read; no tensor is touched.
+
+    It may hold one position more than needed at either end: rounding must not cut off one that is read.
+    """
+    if align_corners:
+        step = (source - 1) / (target - 1) if target > 1 else 0.0
+        first, last = start * step, (stop - 1) * step
+    else:
+        step = source / target
+        first, last = (start + 0.5) * step - 0.5, (stop - 0.5) * step - 0.5
+    return max(0, math.floor(first - 1e-6)), min(source, math.floor(last + 1e-6) + 2)
