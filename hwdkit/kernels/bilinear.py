@@ -17,6 +17,17 @@ class Taps(NamedTuple):
     fraction: Tensor
 
 
+def places(source: int, target: int, *, align_corners: bool, device: torch.device) -> Tensor:
+    """(target,) float64: where every target position lies between the source positions 0 ... source - 1.
+
+    Without align_corners the first lie before 0, where `F.interpolate` repeats the first source position.
+    """
+    place = torch.arange(target, device=device, dtype=torch.float64)
+    if align_corners:
+        return place * ((source - 1) / (target - 1) if target > 1 else 0.0)
+    return (place + 0.5) * (source / target) - 0.5
+
+
 def taps(source: int, target: int, *, align_corners: bool, like: Tensor) -> Taps:
     """The two source positions of every target position, as `F.interpolate` chooses them.
 
@@ -26,11 +37,7 @@ def taps(source: int, target: int, *, align_corners: bool, like: Tensor) -> Taps
         align_corners: whether first and last positions coincide, or the outer edges of the pixels do.
         like: gives the device and the dtype of the fraction; positions are computed in float64.
     """
-    place = torch.arange(target, device=like.device, dtype=torch.float64)
-    if align_corners:
-        place = place * ((source - 1) / (target - 1) if target > 1 else 0.0)
-    else:
-        place = ((place + 0.5) * (source / target) - 0.5).clamp(min=0)
+    place = places(source, target, align_corners=align_corners, device=like.device).clamp(min=0)
     low = place.floor().clamp(max=source - 1)
     high = (low + 1).clamp(max=source - 1)
     return Taps(low.long(), high.long(), (place - low).to(like.dtype))
