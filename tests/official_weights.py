@@ -17,7 +17,7 @@ KEYS: dict[str, dict[str, list[int]]] = json.loads((GOLDEN / "arch_keys.json").r
 
 def released(name: str) -> dict[str, torch.Tensor]:
     """The state dict of one of the five networks in KEYS, float64."""
-    return {key: _filled(key, KEYS[name][key], i) for i, key in enumerate(sorted(KEYS[name]))}
+    return {key: filled(key, KEYS[name][key], i) for i, key in enumerate(sorted(KEYS[name]))}
 
 
 def pixels() -> torch.Tensor:
@@ -32,7 +32,7 @@ def recorded(name: str) -> dict[str, torch.Tensor]:
     return {key.removeprefix(f"{name}__"): value for key, value in found.items()}
 
 
-def _filled(key: str, shape: list[int], index: int) -> torch.Tensor:
+def filled(key: str, shape: list[int], index: int) -> torch.Tensor:
     """Draw the tensor at this place of the sorted key list."""
     z = np.random.RandomState(5000 + index).standard_normal(tuple(shape))
     if key.endswith("num_batches_tracked"):

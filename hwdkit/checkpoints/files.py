@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,17 @@ from torch import Tensor
 from hwdkit.errors import CheckpointError, EnvironmentFailure
 
 METADATA_KEY = "hwdkit"
+
+
+class UnsafePickle(CheckpointError):
+    """A pickle that would run code, or holds objects besides tensors and plain values."""
+
+
+class Published(NamedTuple):
+    """A file from outside: its state dict, and what it holds besides; {} where that is all."""
+
+    weights: dict[str, Tensor]
+    beside: dict[str, Any]
 
 
 @contextmanager
@@ -110,7 +121,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a flat name -> tensor mapping from .safetensors or a PyTorch file; never executes a pickle.
+    """Read a flat name -> tensor mapping; raises as `read_published`."""
+    return read_published(path).weights
+
+
+def read_published(path: Path) -> Published:
+    """Read a state dict from .safetensors or a PyTorch file, and what is beside it; never executes a pickle.
 
     Raises:
         CheckpointError: missing, truncated, a web page or git-lfs pointer saved under this name, a pickle
@@ -125,18 +141,20 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     head = _refuse_what_is_no_checkpoint(path)
     if path.suffix == ".safetensors" or _looks_like_safetensors(head):
         try:
-            return dict(decode_safetensors(path.read_bytes()))
+            return Published(dict(decode_safetensors(path.read_bytes())), {})
         except SafetensorError as error:
             raise CheckpointError(
                 f"damaged or truncated safetensors file: {error}", where=str(path)
             ) from error
     state = load_tensors(path)
+    beside: dict[str, Any] = {}
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
+            beside |= {name: value for name, value in state.items() if name != key}
             state = state[key]
     if not isinstance(state, dict) or not all(map(_is_plain, state, state.values())):
         raise CheckpointError("holds no state dict (a flat mapping of names to tensors)", where=str(path))
-    return state
+    return Published(state, beside)
 
 
 def _is_plain(name: object, value: object) -> bool:
@@ -156,7 +174,8 @@ def load_tensors(path: Path) -> Any:
     """torch.load restricted to tensors and plain containers.
 
     Raises:
-        CheckpointError: the pickle asks for code to be run, or the file is damaged.
+        UnsafePickle: the pickle asks for code to be run, or holds more than tensors and plain values.
+        CheckpointError: the file is damaged.
     """
     try:
         with warnings.catch_warnings():
@@ -167,7 +186,7 @@ def load_tensors(path: Path) -> Any:
     except Exception as error:  # damaged files fail in a dozen ways: IndexError, struct.error, AssertionError
         refused = isinstance(error, UnpicklingError)
         if refused and _looks_like_a_pickle(path):
-            raise CheckpointError(
+            raise UnsafePickle(
                 "refused: this pickle would run code or holds more than tensors",
                 where=str(path),
                 hint="ask its author for a plain state dict or a safetensors file",

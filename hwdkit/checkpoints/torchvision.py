@@ -1,7 +1,7 @@
-"""torchvision's DeepLabV3 on ResNet-50 and ResNet-101 under hwdkit's names: the architecture is the same.
+"""torchvision's DeepLabV3 and FCN on ResNet-50 and ResNet-101 under hwdkit's names: the same architectures.
 
-Its rates at stride 8, its widths and its auxiliary head are ours; it resizes with `align_corners` false, and
-has no dropout before the classifier, which matters in training only. Its FCN and LR-ASPP are not offered.
+Their rates at stride 8, widths and auxiliary head are ours; they resize with `align_corners` false, and
+DeepLabV3 has no dropout before the classifier, which matters in training only. LR-ASPP is not offered.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from typing import Any
 
 from torch import Tensor
 
-from hwdkit.checkpoints.cirkd import (
+from hwdkit.checkpoints.renaming import (
     BIASED,
-    NORM,
-    WEIGHT,
     Converted,
+    Rows,
     block_rows,
     channels,
+    has,
+    plain_stem,
     renamed,
     resnet_blocks,
+    resnet_name,
     without_module,
 )
 
@@ -33,35 +35,40 @@ INPUT: dict[str, Any] = {
 
 
 def network(weights: Mapping[str, Tensor]) -> Converted:
-    """Rename a `deeplabv3_resnet50` or `deeplabv3_resnet101`; the auxiliary head may be missing.
+    """Rename a `deeplabv3_resnet50|101` or `fcn_resnet50|101`; the auxiliary head may be missing.
 
     Raises:
         CheckpointError: a tensor is missing or has no place; lists torchvision's names.
     """
     given = without_module(weights)
-    deep = any(key.startswith("backbone.layer3.6.") for key in given)
-    name = "resnet101" if deep else "resnet50"
-    aux = any(key.startswith("aux_classifier.") for key in given)
-    rows = [("backbone.conv1", "backbone.conv1", WEIGHT), ("backbone.bn1", "backbone.bn1", NORM)]
-    rows += resnet_blocks(name, "backbone.", "backbone.")
-    for i in range(4):
-        rows += block_rows(f"classifier.0.convs.{i}", f"head.branches.{i}")
-    rows += block_rows("classifier.0.convs.4", "head.pool", first=1, our_first=1)
-    rows += block_rows("classifier.0.project", "head.project")
-    rows += block_rows("classifier", "head.block", first=1)
+    name = resnet_name(given, "backbone.")
+    aux = has(given, "aux_classifier.")
+    fcn = "classifier.0.weight" in given
+    head, block = ("fcn", "classifier.0") if fcn else ("deeplabv3", "classifier.1")
+    rows = [*plain_stem("backbone.", "backbone.")]
+    rows += resnet_blocks(name, "backbone.", "backbone.", stem_channels=64)
+    rows += block_rows("classifier", "head.block") if fcn else _deeplabv3()
     rows.append(("classifier.4", "head.classifier", BIASED))
     if aux:
         rows += block_rows("aux_classifier", "aux_head.block")
         rows.append(("aux_classifier.4", "aux_head.classifier", BIASED))
-    state = renamed(given, rows, what=f"deeplabv3_{name} of torchvision")
+    state = renamed(given, rows, what=f"{head}_{name} of torchvision")
     facts = {
         "backbone": name,
         "backbone_options": {},
         "output_stride": 8,
-        "head": "deeplabv3",
-        "head_channels": channels(given, "classifier.1.weight"),
+        "head": head,
+        "head_channels": channels(given, f"{block}.weight"),
         "aux": aux,
         "classes": channels(given, "classifier.4.weight"),
         "input": dict(INPUT),
     }
     return Converted(facts, state)
+
+
+def _deeplabv3() -> Rows:
+    for i in range(4):
+        yield from block_rows(f"classifier.0.convs.{i}", f"head.branches.{i}")
+    yield from block_rows("classifier.0.convs.4", "head.pool", first=1, our_first=1)
+    yield from block_rows("classifier.0.project", "head.project")
+    yield from block_rows("classifier", "head.block", first=1)

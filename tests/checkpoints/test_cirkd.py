@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from official_weights import KEYS, released
+from tiny_runs import hwdkit
 from torch import Tensor
 
 from hwdkit.checkpoints import cirkd
+from hwdkit.checkpoints.files import load_model
 from hwdkit.engine.networks import load_weights
 from hwdkit.errors import CheckpointError
 from hwdkit.models.backbone import create_backbone
@@ -153,3 +157,12 @@ def test_imagenet_backbone_loads_as_pretrained(name: str) -> None:
     assert not any(key.endswith("num_batches_tracked") for key in cirkd.backbone(old).state)
     with pytest.raises(CheckpointError, match=r"missing .*running_mean"):
         cirkd.backbone({key: tensor for key, tensor in old.items() if not key.endswith("running_mean")})
+
+
+def test_hwd_is_another_name_of_the_source(tmp_path: Path) -> None:
+    torch.save(released("psp_mobilenetv2"), tmp_path / "a.pth")
+    out = tmp_path / "a.safetensors"
+    line = ("checkpoint", "import", tmp_path / "a.pth", "--from", "hwd", "--dataset", "cityscapes", "-o", out)
+    made = hwdkit(*line)
+    assert made.code == 0, made.err
+    assert load_model(out)[1]["imported"]["from"] == "hwd"

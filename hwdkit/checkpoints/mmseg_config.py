@@ -1,0 +1,183 @@
+"""What an mmseg file says of itself besides its tensors: class names, and the config of its training.
+
+The config is Python source in a string. It is parsed, never executed: only literals and `dict(...)` count.
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hwdkit.errors import CheckpointError
+
+INPUT: dict[str, Any] = {
+    "channel_order": "rgb",
+    "range": 255,
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "align_corners": False,
+}
+"""mmseg's standard input."""
+
+STRIDES = {
+    ((1, 2, 1, 1), (1, 1, 2, 4)): 8,
+    ((1, 2, 2, 1), (1, 1, 1, 2)): 16,
+    ((1, 2, 2, 2), (1, 1, 1, 1)): 32,
+}
+"""(strides, dilations) of the four layers -> output stride, as timm dilates."""
+
+LONGEST = 1_000_000
+"""Characters; a config has some ten thousand."""
+
+UNKNOWN = object()
+"""A value that only running the config would give."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What tensors cannot say of a network.
+
+    Attributes:
+        output_stride: of the deepest map.
+        input: fields of an input contract, align_corners included.
+        assumed: what was taken from mmseg's standard configs instead of the file, as text for people.
+    """
+
+    output_stride: int
+    input: dict[str, Any]
+    assumed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of itself.
+
+    Attributes:
+        class_names: in the order of the logits; () when it does not say.
+        config: the assignments of its config, each a plain value; {} when it has none.
+    """
+
+    class_names: tuple[str, ...] = ()
+    config: Mapping[str, Any] | None = None
+
+    def facts(self, *, psp: bool) -> Facts:
+        """Read from the config what the network is, or take mmseg's standard configs for granted.
+
+        Args:
+            psp: the head is a PSPHead; otherwise an ASPPHead.
+
+        Raises:
+            CheckpointError: the config describes a variant that hwdkit cannot build; says which.
+        """
+        model = (self.config or {}).get("model")
+        if not isinstance(model, dict):
+            return Facts(
+                8, dict(INPUT), ("output stride 8", "align_corners false", "ImageNet's mean and std")
+            )
+        backbone, head = (_mapping(model.get(name)) for name in ("backbone", "decode_head"))
+        layers = (
+            _tuple(backbone.get("strides", (1, 2, 2, 2))),
+            _tuple(backbone.get("dilations", (1, 1, 1, 1))),
+        )
+        stride = next((value for known, value in STRIDES.items() if known == layers), None)
+        if stride is None:
+            raise _unbuildable("backbone", "strides and dilations", layers, [*STRIDES])
+        _require("backbone", backbone, {"style": "pytorch", "multi_grid": None, "dcn": None})
+        if stride != 32:
+            _require("backbone", {"contract_dilation": False, **backbone}, {"contract_dilation": True})
+        for place, part in (("backbone", backbone), ("decode_head", head)):
+            _require(f"{place}.norm_cfg", _mapping(part.get("norm_cfg")), {"eps": 1e-5})
+        if psp:
+            _require("decode_head", head, {"pool_scales": (1, 2, 3, 6)})
+        else:
+            rates = (1, 96 // stride, 192 // stride, 288 // stride)
+            _require("decode_head", {"dilations": (1, 6, 12, 18), **head}, {"dilations": rates})
+        contract, assumed = _input(self.config or {}, model)
+        contract["align_corners"] = head.get("align_corners", False) is True
+        return Facts(stride, contract, assumed)
+
+
+def describe(beside: Mapping[str, Any]) -> Description:
+    """Read what is in a file besides `state_dict`; whatever cannot be understood counts as not said."""
+    meta = _mapping(beside.get("meta"))
+    dataset = {key.lower(): value for key, value in _mapping(meta.get("dataset_meta")).items()}
+    names = dataset.get("classes", meta.get("CLASSES"))
+    if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
+        names = ()
+    text = meta.get("cfg", meta.get("config"))  # 1.x, 0.x
+    return Description(tuple(names), _parsed(text) if isinstance(text, str) else None)
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """The top-level assignments of a config as plain values."""
+    if len(text) > LONGEST:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's remarks on their strings are not the user's business
+            body = ast.parse(text).body
+        return {
+            node.targets[0].id: _value(node.value)
+            for node in body
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        return {word.arg: _value(word.value) for word in node.keywords if word.arg}
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {key.value: _value(value) for key, value in pairs if isinstance(key, ast.Constant)}
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(item) for item in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return UNKNOWN
+
+
+def _input(config: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """mmseg reads images as BGR; 1.x normalises in the model, 0.x in the data pipeline."""
+    new = _mapping(model.get("data_preprocessor", config.get("data_preprocessor")))
+    old = _mapping(config.get("img_norm_cfg"))
+    found = new or old
+    if not (_is_triple(found.get("mean")) and _is_triple(found.get("std"))):
+        return dict(INPUT), ("ImageNet's mean and std",)
+    rgb = new.get("bgr_to_rgb", False) if new else old.get("to_rgb", True)
+    values = {key: [float(value) for value in found[key]] for key in ("mean", "std")}
+    return {"channel_order": "rgb" if rgb is True else "bgr", "range": 255, **values}, ()
+
+
+def _require(place: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse a config whose value is another one; a key that is not there has mmseg's default, the wanted."""
+    for key, value in wanted.items():
+        got = found.get(key, value)
+        got = tuple(got) if isinstance(got, list) else got
+        if got != value:
+            raise _unbuildable(place, key, got, [value])
+
+
+def _unbuildable(place: str, key: str, got: Any, known: list[Any]) -> CheckpointError:
+    shown = "not a plain value" if got is UNKNOWN else repr(got)
+    return CheckpointError(
+        f"its config says {place}: {key} = {shown}, which is another network",
+        hint=f"importable: {' or '.join(map(repr, known))}",
+    )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return {k: v for k, v in value.items() if isinstance(k, str)} if isinstance(value, Mapping) else {}
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _is_triple(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(part) in (int, float) for part in value)
