@@ -27,7 +27,8 @@ class SegOutput(NamedTuple):
     """What a segmentation network says about a batch.
 
     Attributes:
-        logits: (N, C, h, w), at the network's output stride, NOT up-sampled.
+        logits: (N, C, h, w), of the size that the head gives them (that of the deepest or of the
+            shallowest map), NOT up-sampled.
         aux: (N, C, h', w') logits of the auxiliary head, or None.
         taps: the asked-for intermediate maps by name ("stage1".."stage4", "embedding").
     """

@@ -26,6 +26,7 @@ from hwdkit.losses import LOSSES
 from hwdkit.losses.features import LOGITS
 from hwdkit.models.backbone import default_contract
 from hwdkit.models.contract import InputContract
+from hwdkit.models.folding import fold_batch_norm
 from hwdkit.models.segmenter import NetworkSpec, Segmenter, convert_sync_batchnorm
 from hwdkit.models.segmenter import build as build_segmenter
 from hwdkit.recipe.losses import LossOptions
@@ -165,6 +166,8 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks, teacher: Segmente
     _freeze_unused(goal)
     if recipe.train.channels_last:
         goal = goal.to(memory_format=torch.channels_last)
+    if recipe.train.compile:
+        goal.student.compile()
     ema = EMA(goal.student, recipe.train.ema) if recipe.train.ema else None
     settings = recipe.optimizer
     return Training(
@@ -223,9 +226,11 @@ def _freeze_unused(goal: Objective) -> None:
 
 def teach(recipe: Recipe, loaded: Loaded, goal: Objective, ranks: Ranks) -> Teach:
     """The teacher as a function on this rank's device, giving what the objective reads of it."""
-    model = loaded.model.to(ranks.device)
+    model = fold_batch_norm(loaded.model.to(ranks.device).eval())
     if recipe.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
+    if recipe.train.compile:
+        model.compile()
     return frozen_teacher(
         model, taps=goal.teacher_taps, amp=amp_type(recipe.train.amp), aux=goal.reads_teacher_aux
     )

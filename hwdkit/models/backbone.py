@@ -37,7 +37,10 @@ RESERVED = frozenset(
         "pretrained_cfg_overlay",
     }
 )
-DILATABLE = "resnet*, mobilenetv2_*, mobilenetv3_*, efficientnet_*, tf_efficientnet_lite*, convnext*, regnet*"
+DILATABLE = (
+    "resnet*, mobilenetv2_*, mobilenetv3_*, mobilenetv4_conv_*, mobileone_*, mobilevit*, efficientnet_*, "
+    "tf_efficientnet_lite*, convnext*, regnet*"
+)
 
 UNDILATED = 32
 """The one output stride of a backbone that cannot be dilated: its deepest map has it by nature."""

@@ -17,14 +17,24 @@ from torch import Tensor, nn
 
 from hwdkit.distributed import GlooSyncBatchNorm
 from hwdkit.errors import RecipeError
+from hwdkit.models.aspp import ASPPHead
 from hwdkit.models.backbone import create_backbone, default_contract, feature_maps, stage_channels
 from hwdkit.models.contract import InputContract
 from hwdkit.models.deeplabv3 import DeepLabV3Head
 from hwdkit.models.fcn import FCNHead
 from hwdkit.models.pspnet import PSPHead
+from hwdkit.models.segformer import SegFormerHead
+from hwdkit.models.upernet import UPerNetHead
 from hwdkit.types import SegOutput
 
-HEADS = {"deeplabv3": DeepLabV3Head, "pspnet": PSPHead, "fcn": FCNHead}
+HEADS = {
+    "deeplabv3": DeepLabV3Head,
+    "aspp": ASPPHead,
+    "pspnet": PSPHead,
+    "fcn": FCNHead,
+    "upernet": UPerNetHead,
+    "segformer": SegFormerHead,
+}
 """To add a head: a file with an nn.Module that turns the stages into (logits, embedding), and a line here."""
 
 LARGEST = 65_535
@@ -43,7 +53,7 @@ class NetworkSpec:
         backbone: a timm model name.
         classes: C of the logits.
         backbone_options: passed to `timm.create_model`.
-        output_stride: 8, 16 or 32; a backbone that cannot be dilated has 32 only.
+        output_stride: 8, 16 or 32, of the deepest map; a backbone that cannot be dilated has 32 only.
         head: a key of HEADS.
         head_channels: width of the head and of the "embedding" tap; None = the papers' width.
         aux: whether an auxiliary FCN head on "stage3" is trained along.
@@ -141,8 +151,9 @@ class Segmenter(nn.Module):
             aux: whether to run the auxiliary head, if there is one. None: in training mode only.
 
         Returns:
-            Logits (N, C, h, w) at the output stride, auxiliary logits or None, and the named taps.
-            "embedding" is the classifier's input, after dropout.
+            Logits (N, C, h, w), auxiliary logits or None, and the named taps. "embedding" is the classifier's
+            input, after dropout. The head decides h and w: those of the deepest map, or with `upernet` and
+            `segformer` of the shallowest; the auxiliary logits have those of "stage3".
 
         Raises:
             ValueError: an unknown tap.
@@ -183,9 +194,9 @@ class Segmenter(nn.Module):
         synced = any(isinstance(m, nn.SyncBatchNorm | GlooSyncBatchNorm) for m in self.head.modules())
         if not (synced and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             raise RecipeError(
-                "a batch of 1 image per process cannot train the DeepLabV3/PSPNet pooling branch "
+                f"a batch of 1 image per process cannot train the pooling branch of {self.spec.head} "
                 "(batch norm of one value)",
-                hint="use batch_size >= 2 per rank and accumulation step, or `head: fcn`",
+                hint="use batch_size >= 2 per rank and accumulation step, or head fcn or segformer",
             )
 
 

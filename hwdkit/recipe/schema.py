@@ -69,9 +69,9 @@ class Network(Section):
     backbone: str = Field(description="a timm model name that supports features_only")
     backbone_options: dict[str, Any] = Field({}, description="passed to timm.create_model")
     output_stride: Literal[8, 16, 32] = Field(
-        8, description="image size over logit size; the papers' is 8; transformers have 32 only"
+        8, description="image size over that of the deepest map; the papers' is 8; transformers have 32 only"
     )
-    head: Literal["deeplabv3", "pspnet", "fcn"] = Field(
+    head: Literal["deeplabv3", "aspp", "pspnet", "fcn", "upernet", "segformer"] = Field(
         "deeplabv3", description="what turns features into logits"
     )
     head_channels: int | None = Field(None, ge=1, description="default: the papers' width for this backbone")
@@ -122,6 +122,9 @@ class Train(Section):
     )
     channels_last: bool = Field(
         False, description="memory format; much faster for depthwise networks on CPUs"
+    )
+    compile: bool = Field(
+        False, description="torch.compile for both networks: minutes at the start; needs a C++ compiler"
     )
     clip_grad_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an averaged copy of the weights")

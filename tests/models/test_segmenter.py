@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from hwdkit.errors import RecipeError
 from hwdkit.models.contract import InputContract
 from hwdkit.models.deeplabv3 import atrous_rates
 from hwdkit.models.segmenter import HEADS, NetworkSpec, Segmenter, build, convert_sync_batchnorm
+from hwdkit.recipe.schema import Network
 
 SWIN = {
     "backbone": "swin_tiny_patch4_window7_224",
@@ -65,6 +67,10 @@ def test_logits_are_linear_in_the_embedding_even_with_dropout(head: str) -> None
     torch.testing.assert_close(out.logits, classifier(out.taps["embedding"]))
 
 
+def test_recipe_may_name_every_head_and_no_other() -> None:
+    assert set(get_args(Network.model_fields["head"].annotation)) == set(HEADS)
+
+
 def test_auxiliary_logits_come_in_training_or_when_asked_for() -> None:
     network = small()
     training = network(images()).aux
@@ -106,6 +112,9 @@ def test_upsampling_obeys_the_contract(align_corners: bool) -> None:
         ("mobilenetv2_100", "pspnet", 128),
         ("resnet50", "pspnet", 512),
         ("resnet18", "fcn", 128),
+        ("resnet18", "upernet", 128),
+        ("convnext_tiny", "upernet", 512),
+        ("resnet50", "segformer", 256),
     ],
 )
 def test_head_has_the_papers_width(backbone: str, head: str, width: int) -> None:
@@ -126,13 +135,17 @@ def test_half_width_resnet18_trains_one_step() -> None:
     assert all(p.grad is not None for p in network.parameters())
 
 
-@pytest.mark.parametrize("head", ["deeplabv3", "pspnet"])
+@pytest.mark.parametrize("head", [name for name, head in HEADS.items() if head.pools_globally])
 def test_one_image_cannot_train_a_pooling_branch(head: str) -> None:
     network = small(head=head)
-    with pytest.raises(RecipeError, match="batch_size >= 2"):
+    with pytest.raises(RecipeError, match=f"pooling branch of {head}.*\n.*batch_size >= 2"):
         network(images(1))
     network.eval()(images(1))
-    small(head="fcn")(images(1))
+
+
+@pytest.mark.parametrize("head", ["fcn", "segformer"])
+def test_one_image_trains_a_head_that_does_not_pool(head: str) -> None:
+    assert small(head=head)(images(1)).logits.requires_grad
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -146,7 +159,8 @@ def test_transformer_trains_one_step_and_takes_other_sizes(changes: dict[str, ob
     (out.logits.square().mean() + out.aux.square().mean()).backward()
     assert all(p.grad is not None for p in network.parameters())
     network.eval()
-    assert network(images()).logits.shape == (2, 5, 3, 4)
+    shallowest = head in ("upernet", "segformer")
+    assert network(images()).logits.shape == ((2, 5, 17, 25) if shallowest else (2, 5, 3, 4))
 
 
 @pytest.mark.parametrize("changes", [SWIN, PVT], ids=["swin", "pvt"])
@@ -177,7 +191,7 @@ def test_spec_survives_json_and_names_the_contract() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"colour": 1}, {"head": "upernet"}, {"output_stride": 4}, {"classes": 0}, {"input": {"gamma": 1}}],
+    [{"colour": 1}, {"head": "mask2former"}, {"output_stride": 4}, {"classes": 0}, {"input": {"gamma": 1}}],
 )
 def test_spec_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change)) if "input" not in change else "gamma"):

@@ -1,0 +1,79 @@
+"""A folded network computes what it did, with fewer modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hwdkit.models.folding import fold_batch_norm
+from hwdkit.models.segmenter import NetworkSpec, Segmenter, build
+
+TINY_RESNET = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32]}
+
+
+def lively(spec: NetworkSpec) -> Segmenter:
+    """A network whose batch norms are not the identity."""
+    torch.manual_seed(0)
+    network = build(spec)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low in ((module.running_mean, -0.5), (module.running_var, 0.5), (module.bias, -0.2)):
+                assert tensor is not None
+                nn.init.uniform_(tensor, low, low + 1)
+    return network.eval()
+
+
+def norms(network: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        NetworkSpec("resnet18", 5, backbone_options=TINY_RESNET, head_channels=8),
+        NetworkSpec("resnet18", 5, {**TINY_RESNET, "stem_type": "deep", "stem_width": 8}, head="pspnet"),
+        NetworkSpec("mobilenetv2_050", 5, head_channels=8, aux=False),
+    ],
+    ids=lambda spec: f"{spec.backbone}-{spec.head}",
+)
+def test_every_batch_norm_is_gone_and_every_map_stays(spec: NetworkSpec) -> None:
+    network = lively(spec).double()
+    folded = fold_batch_norm(network)
+    assert list(norms(network))
+    assert not list(norms(folded))
+    image = torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        expected, ours = (net(image, network.tap_names, aux=spec.aux) for net in (network, folded))
+    for name in network.tap_names:
+        torch.testing.assert_close(ours.taps[name], expected.taps[name])
+    torch.testing.assert_close(ours.logits, expected.logits)
+
+
+class ReadTwice(nn.Module):
+    """A block whose convolution goes to more than its batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(64, 8, 1), nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.conv1(x)
+        normed: Tensor = self.bn1(made)
+        return normed - made
+
+
+def test_a_network_whose_logits_would_move_is_left_alone() -> None:
+    network = lively(NetworkSpec("resnet18", 5, backbone_options=TINY_RESNET, head="fcn", aux=False))
+    block = ReadTwice().eval()
+    nn.init.uniform_(block.bn1.running_mean, 2, 3)  # type: ignore[arg-type]
+    network.backbone.set_submodule("layer1.0", block)
+    assert fold_batch_norm(network) is network
+
+
+def test_nothing_is_left_to_train() -> None:
+    network = lively(NetworkSpec("resnet18", 5, backbone_options=TINY_RESNET, head="fcn", aux=False))
+    folded = fold_batch_norm(network.requires_grad_(False))
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
