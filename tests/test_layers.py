@@ -28,6 +28,9 @@ HOMES = {
     "thop": ("hwdkit.report.profile",),
     "matplotlib": ("hwdkit.report.plots",),
     "jinja2": ("hwdkit.report.html",),
+    "av": ("hwdkit.data.video",),
+    "onnx": ("hwdkit.export",),
+    "onnxruntime": ("hwdkit.export",),
 }
 TORCH_FREE = {"pydantic", "pydantic_core", "yaml"}
 
