@@ -1,8 +1,10 @@
-"""hwdkit profile: what the networks of a recipe, or of a checkpoint, cost."""
+"""hwdkit profile: what the networks of a recipe, of a checkpoint, or of a command line cost."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,53 +14,141 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.data.datasets import DATASETS
-from hwdkit.data.index import load_index
-from hwdkit.engine.build import network
+from hwdkit.commands import budgets, described, train_step
+from hwdkit.commands.budgets import Budgets
+from hwdkit.commands.memory import explained_memory
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import RecipeError
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.schema import Network, Recipe
 from hwdkit.report.profile import profile
+from hwdkit.report.render import printable
 
 Counter = Literal["all", "torch", "thop", "paper"]
+Role = Literal["student", "teacher", "both"]
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+MEMORY_HINT = "give a smaller --batch or --input, or measure on the CPU (--gpus 0)"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says; see `hwdkit profile --help`."""
+    """What the command line says; see `hwdkit profile --help`. `role` None: both, but budgets bind one."""
 
-    role: Literal["student", "teacher", "both"] = "both"
+    role: Role | None = None
     classes: int | None = None
     sizes: tuple[tuple[int, int], ...] = ((512, 512),)
     counter: Counter = "all"
     latency: bool = False
+    train_step: bool = False
     batch: int = 1
     warmup: int = 5
     iterations: int = 20
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    threads: int | None = None
+    budgets: Budgets = field(default_factory=Budgets)
     cpu: bool = False
     data_root: Path = Path("data")
 
 
-def run(recipe: Recipe | None, checkpoint: Path | None, options: Options) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Subject:
+    """Where the networks come from: one of the three.
+
+    Attributes:
+        recipe: its student and teacher.
+        checkpoint: a file or run directory.
+        network: described on the command line; `Options.classes` is set.
+    """
+
+    recipe: Recipe | None = None
+    checkpoint: Path | None = None
+    network: Network | None = None
+
+
+def run(subject: Subject, options: Options) -> dict[str, Any]:
     """Profile networks at every asked-for size; pretrained weights are not loaded, they change no cost.
 
     Returns:
-        {"counter", "profiles": [...]}: JSON-able, one entry a network and size.
+        {"counter", "dtype", "threads", "profiles": [...], "budgets": [...], "train_step"}: JSON-able, one
+        profile a network and size, one budget a bound and profile; `train_step` None unless asked for.
     """
     device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
-    rows = []
-    for name, model in _networks(recipe, checkpoint, options).items():
-        for size in options.sizes:
-            measured = profile(
-                model.to(device),
-                size,
-                batch=options.batch,
+    rows, step = [], None
+    with _threads(options.threads), explained_memory(MEMORY_HINT):
+        networks = _networks(subject, options)
+        for (role, name), model in networks.items():
+            for size in options.sizes:
+                measured = profile(
+                    model.to(device),
+                    size,
+                    batch=options.batch,
+                    warmup=options.warmup,
+                    repeats=options.iterations if options.latency else 0,
+                    dtype=DTYPES[options.dtype],
+                    thop=options.counter in ("all", "thop"),
+                )
+                rows.append({"network": name, "role": role, **measured.to_dict()})
+            model.to("cpu")
+        bound = _bound_role(list(networks), options.role)
+        if options.train_step:
+            assert subject.recipe is not None
+            step = train_step.run(
+                subject.recipe,
+                "teacher" if bound == "teacher" else "student",
+                options.classes or described.classes_of(subject.recipe, options.data_root),
+                device=device,
                 warmup=options.warmup,
-                repeats=options.iterations if options.latency else 0,
+                repeats=options.iterations,
             )
-            rows.append({"network": name, **measured.to_dict()})
-    return {"counter": options.counter, "profiles": rows}
+        threads = torch.get_num_threads()
+    return {
+        "counter": options.counter,
+        "dtype": options.dtype,
+        "threads": threads,
+        "profiles": rows,
+        "budgets": budgets.verdicts(options.budgets, [row for row in rows if bound in ("both", row["role"])]),
+        "train_step": step,
+    }
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch compute with so many threads, then with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _bound_role(networks: list[tuple[str, str]], role: Role | None) -> str:
+    """Whose cost matters where nobody says: the student's, which will be deployed; else the only one's."""
+    roles = {role for role, _ in networks}
+    return role or ("student" if "student" in roles else roles.pop())
+
+
+def _networks(subject: Subject, options: Options) -> dict[tuple[str, str], Segmenter]:
+    """(role, title) -> network; the role of one that is no recipe's is "network"."""
+    if subject.checkpoint is not None:
+        loaded = load_network(subject.checkpoint)
+        name = str(loaded.metadata.get("recipe") or loaded.path.stem)
+        return {("network", printable(name)): loaded.model}
+    if subject.network is not None:
+        assert options.classes is not None
+        section = subject.network
+        return {("network", f"{section.head} {section.backbone}"): described.bare(section, options.classes)}
+    recipe = subject.recipe
+    assert recipe is not None
+    classes = options.classes or described.classes_of(recipe, options.data_root)
+    found: dict[str, Segmenter] = {}
+    if recipe.student is not None and options.role != "teacher":
+        found["student"] = described.bare(recipe.student, classes)
+    if recipe.teacher is not None and options.role != "student":
+        found["teacher"] = described.teacher(recipe, classes)
+    if not found:
+        raise RecipeError(f"recipe {recipe.name} has no {options.role}", hint="choose another --role")
+    return {(role, f"{role} {m.spec.head} {m.spec.backbone}"): m for role, m in found.items()}
 
 
 def render(result: dict[str, Any]) -> Group:
@@ -72,16 +162,34 @@ def render(result: dict[str, Any]) -> Group:
     if "torch" in shown:
         columns.append("GMACs deployed")
     timed = any(row["latency"] for row in result["profiles"])
-    columns += ["median ms", "p95 ms", "peak MiB"] if timed else []
+    columns += ["median ms", "p95 ms", "images/s", "peak MiB"] if timed else []
     for column in columns:
         table.add_column(column, justify="right")
     for row in result["profiles"]:
         table.add_row(Text(row["network"]), *_cells(row, shown))
-    return Group(
-        table,
+    notes = [
         "GMACs = 1e9 multiply-adds of one image; FLOPs are twice that.",
         "deployed: without the auxiliary head. paper: the papers' counter, which ignores dilation.",
-    )
+    ]
+    if timed:
+        first = result["profiles"][0]
+        where = (
+            f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
+            if first["device"] == "cpu"
+            else torch.cuda.get_device_name()
+        )
+        notes.append(
+            f"Time of the deployed network, {result['dtype']}, batch {first['batch']}, {first['device']} "
+            f"({where})."
+        )
+    blocks: list[Any] = [table, *notes]
+    for verdict in result["budgets"]:
+        style = "" if verdict["met"] else "bold red"
+        word = "budget met" if verdict["met"] else "budget missed"
+        blocks.append(Text(f"{word}: {budgets.sentence(verdict)}", style=style))
+    if result["train_step"] is not None:
+        blocks += ["", train_step.render(result["train_step"])]
+    return Group(*blocks)
 
 
 def _cells(row: dict[str, Any], shown: tuple[str, ...]) -> list[str]:
@@ -95,46 +203,7 @@ def _cells(row: dict[str, Any], shown: tuple[str, ...]) -> list[str]:
     if "torch" in shown:
         cells.append(f"{row['macs_deployed']['true'] / 1e9:.2f}")
     if row["latency"]:
-        memory = row["peak_memory_mib"]
-        cells += [f"{row['latency']['median_ms']:.1f}", f"{row['latency']['p95_ms']:.1f}"]
+        latency, memory = row["latency"], row["peak_memory_mib"]
+        cells += [f"{latency['median_ms']:.1f}", f"{latency['p95_ms']:.1f}", f"{latency['images_per_s']:.2f}"]
         cells.append("n/a" if memory is None else f"{memory:.0f}")
     return cells
-
-
-def _networks(recipe: Recipe | None, checkpoint: Path | None, options: Options) -> dict[str, Segmenter]:
-    if checkpoint is not None:
-        loaded = load_network(checkpoint)
-        return {str(loaded.metadata.get("recipe") or loaded.path.stem): loaded.model}
-    assert recipe is not None
-    classes = options.classes or _classes(recipe.data.dataset, options.data_root)
-    sections: dict[str, Network] = {}
-    if recipe.student is not None and options.role != "teacher":
-        sections["student"] = recipe.student
-    teacher = _teacher_section(recipe)
-    if teacher is not None and options.role != "student":
-        sections["teacher"] = teacher
-    if not sections:
-        raise RecipeError(f"recipe {recipe.name} has no {options.role}", hint="choose another --role")
-    return {
-        f"{role} {section.head} {section.backbone}": network(
-            section.model_copy(update={"pretrained": False}), classes
-        )
-        for role, section in sections.items()
-    }
-
-
-def _classes(dataset: str, data_root: Path) -> int:
-    """A known dataset need not be there to be counted for; a user's own is described by its index alone."""
-    known = DATASETS.get(dataset)
-    return len(known.classes if known is not None else load_index(data_root / dataset).classes)
-
-
-def _teacher_section(recipe: Recipe) -> Network | None:
-    """The teacher's description: in this recipe, or in the one that trains it."""
-    if recipe.teacher is None or recipe.teacher.backbone is not None:
-        return recipe.teacher
-    if recipe.teacher.recipe is None:
-        return None
-    from hwdkit.recipe.load import load
-
-    return load(recipe.teacher.recipe).teacher

@@ -25,7 +25,8 @@ class Macs:
     Attributes:
         true: torch's counter: convolutions and matrix products at their real output size.
         paper: the counter of the HWD and CIRKD papers, which forgets dilation (`paper_macs`).
-        thop: the `thop` package, which adds some for normalisation and resizing; None if it failed.
+        thop: the `thop` package, which adds some for normalisation and resizing; None if it failed or was
+            not asked for.
         thop_error: why thop is None, else "".
     """
 
@@ -72,7 +73,14 @@ class Profile:
 
 
 def profile(
-    network: Segmenter, size: tuple[int, int], *, batch: int = 1, warmup: int = 10, repeats: int = 50
+    network: Segmenter,
+    size: tuple[int, int],
+    *,
+    batch: int = 1,
+    warmup: int = 10,
+    repeats: int = 50,
+    dtype: torch.dtype | None = None,
+    thop: bool = True,
 ) -> Profile:
     """Measure a network on the device it is on.
 
@@ -82,13 +90,15 @@ def profile(
         batch: images per forward pass, for latency and memory.
         warmup: forward passes before the clock starts.
         repeats: timed forward passes; 0 skips latency and memory, and only counts.
+        dtype: autocast type of those passes, None for float32.
+        thop: whether to run that counter too, the slowest of the three.
     """
     device = next(network.parameters()).device
     params, params_deployed = count_parameters(network)
     latency, memory, note = None, None, "not measured"
     if repeats:
-        latency = measure_latency(network, size, batch=batch, warmup=warmup, repeats=repeats)
-        memory, note = measure_peak_memory(network, size, batch=batch)
+        latency = measure_latency(network, size, batch=batch, warmup=warmup, repeats=repeats, dtype=dtype)
+        memory, note = measure_peak_memory(network, size, batch=batch, dtype=dtype)
     return Profile(
         height=size[0],
         width=size[1],
@@ -96,8 +106,8 @@ def profile(
         device=str(device),
         params=params,
         params_deployed=params_deployed,
-        macs=count_macs(network, size, aux=True),
-        macs_deployed=count_macs(network, size, aux=False),
+        macs=count_macs(network, size, aux=True, thop=thop),
+        macs_deployed=count_macs(network, size, aux=False, thop=thop),
         latency=latency,
         peak_memory_mib=memory,
         peak_memory_note=note,
@@ -114,18 +124,19 @@ def count_parameters(network: Segmenter) -> tuple[int, int]:
     return total, total - aux
 
 
-def count_macs(network: Segmenter, size: tuple[int, int], *, aux: bool = False) -> Macs:
+def count_macs(network: Segmenter, size: tuple[int, int], *, aux: bool = False, thop: bool = True) -> Macs:
     """Count the multiply-adds of one image, without computing anything.
 
     Args:
         network: any Segmenter; a copy without storage is run on the meta device.
         size: (H, W) of the image, pixels.
         aux: whether the auxiliary head, if there is one, is counted.
+        thop: whether to run thop too.
     """
     twin = _without_storage(network)
     image = torch.empty(1, 3, *size, dtype=torch.uint8, device="meta")
-    thop, error = _thop_macs(twin, image, aux=aux)
-    return Macs(true_macs(twin, image, aux=aux), paper_macs(twin, image, aux=aux), thop, error)
+    counted, error = _thop_macs(twin, image, aux=aux) if thop else (None, "not asked for")
+    return Macs(true_macs(twin, image, aux=aux), paper_macs(twin, image, aux=aux), counted, error)
 
 
 def true_macs(network: Segmenter, image: Tensor, *, aux: bool) -> int:

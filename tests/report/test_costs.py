@@ -141,13 +141,49 @@ def test_latency_is_ordered_and_repeated_as_asked(small: Segmenter) -> None:
     assert latency.repeats == 5
 
 
-def test_profile_is_json_ready_and_says_why_memory_is_unknown(small: Segmenter) -> None:
-    values = json.loads(json.dumps(report.profile(small, (64, 64), repeats=1, warmup=0).to_dict()))
-    assert values["peak_memory_mib"] is None
-    assert "cpu" in values["peak_memory_note"]
+def test_images_per_second_follow_from_the_median(small: Segmenter) -> None:
+    latency = measure_latency(small, (64, 64), batch=3, warmup=0, repeats=2)
+    assert latency.images_per_s == pytest.approx(3000 / latency.median_ms)
+
+
+def test_profile_is_json_ready_and_measures_memory_only_when_it_times(small: Segmenter) -> None:
+    measured = report.profile(small, (64, 64), repeats=1, warmup=0, thop=False)
+    values = json.loads(json.dumps(measured.to_dict()))
+    assert values["peak_memory_note"] == ""
     assert values["macs_deployed"]["true"] < values["macs"]["true"]
-    counted = report.profile(small, (64, 64), repeats=0)
+    assert (values["macs"]["thop"], values["macs"]["thop_error"]) == (None, "not asked for")
+    counted = report.profile(small, (64, 64), repeats=0, thop=False)
     assert counted.latency is None
+    assert counted.peak_memory_mib is None
+
+
+def test_peak_memory_on_the_cpu_is_the_weights_and_what_the_pass_holds_at_once(small: Segmenter) -> None:
+    weights = sum(t.numel() * t.element_size() for t in (*small.parameters(), *small.buffers())) / 2**20
+    one, note = measure_peak_memory(small, (128, 128))
+    three, _ = measure_peak_memory(small, (128, 128), batch=3)
+    assert note == ""
+    assert one is not None
+    assert three is not None
+    # the first inverted bottleneck is the widest: 96 channels at half the size, in and out of batch norm
+    widest = 96 * 64 * 64 * 4 / 2**20
+    assert weights + 2 * widest < one < weights + 4 * widest
+    assert three - weights == pytest.approx(3 * (one - weights), rel=0.1)
+
+
+def test_half_precision_passes_hold_less_memory(small: Segmenter) -> None:
+    full, _ = measure_peak_memory(small, (128, 128), batch=4)
+    half, _ = measure_peak_memory(small, (128, 128), batch=4, dtype=torch.bfloat16)
+    assert full is not None
+    assert half is not None
+    assert half < full
+
+
+def test_a_device_without_a_counter_is_named() -> None:
+    with torch.device("meta"):
+        network = build(NetworkSpec("mobilenetv2_100", 5))
+    memory, note = measure_peak_memory(network, (64, 64))
+    assert memory is None
+    assert "meta" in note
 
 
 @pytest.mark.gpu
