@@ -5,6 +5,7 @@ stdout carries the result (a table, or one JSON document with --json); logs, pro
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated, NoReturn
 
@@ -28,7 +29,7 @@ from hwdkit.cli import (
 )
 from hwdkit.cli.options import app
 from hwdkit.commands import exits
-from hwdkit.errors import Cancelled, HwdkitError
+from hwdkit.errors import Cancelled, HwdkitError, UsageError
 
 __all__ = [
     "app",
@@ -70,6 +71,10 @@ def main() -> NoReturn:
         code = exits.complain(error)
     except (KeyboardInterrupt, typer.Abort):
         code = exits.complain(Cancelled("cancelled"))
+    except OSError as error:
+        # A name on the command line; what hwdkit writes itself is short.
+        too_long = UsageError(f"{error.filename}: {error.strerror}")
+        code = exits.complain(too_long) if error.errno == errno.ENAMETOOLONG else exits.bug(error)
     except Exception as error:
         code = exits.usage(error) if hasattr(error, "format_message") else exits.bug(error)
     else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from hwdkit.cli.options import DATA, DataRoot, Json, app
-from hwdkit.commands import exits
+from hwdkit.commands import exits, paths
 
 
 @app.command(epilog="Example:  hwdkit doctor --data-root /datasets")
 def doctor(data_root: DataRoot = DATA, as_json: Json = False) -> None:
-    """Check versions, devices, limits, datasets and recipes; exit 6 with a problem, and say what to type."""
+    """Check versions, extras, devices, limits, data and recipes; exit 6 with a problem, say what to type."""
+    paths.require_possible("--data-root", data_root)
+
     from hwdkit.commands import console
     from hwdkit.commands import doctor as command
 

@@ -17,7 +17,7 @@ from hwdkit.cli.options import (
     Ranks,
     app,
 )
-from hwdkit.commands import exits, values
+from hwdkit.commands import exits, paths, values
 from hwdkit.errors import UsageError
 
 
@@ -77,6 +77,7 @@ def evaluate(
 
     console.set_up_logging(quiet=quiet or not speaks())
     command.require_empty(save_predictions)
+    paths.require_folder("--data-root", data_root)
     if not is_worker() and plan.processes() > 1:
         return launch_again(plan)
     result = command.run(

@@ -1,4 +1,4 @@
-"""hwdkit predict: a trained network on a user's own images."""
+"""hwdkit predict: a trained network on a user's own images and films."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hwdkit.cli.options import Checkpoint, Json, OneGpu, Quiet, app
-from hwdkit.commands import exits, values
+from hwdkit.cli.options import DATA, Checkpoint, DataRoot, Json, OneGpu, Quiet, app
+from hwdkit.commands import exits, paths, values
 from hwdkit.errors import UsageError
 
 
@@ -18,7 +18,7 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Images, folders (with all below them), or quoted patterns such as 'a/**/*.jpg'."
+            help="Images, films, folders (all images below), or quoted patterns such as 'a/**/*.jpg'."
         ),
     ],
     checkpoint: Checkpoint,
@@ -32,29 +32,53 @@ def predict(
         str | None,
         typer.Option(
             metavar="HxW",
-            help="Predict windows of this size, in steps of two thirds.",
+            help="Predict windows of this size and average them.",
             show_default="the whole image",
         ),
     ] = None,
+    stride: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Steps of --slide.", show_default="two thirds of the window"),
+    ] = None,
+    scales: Annotated[str, typer.Option(help="Comma-separated, e.g. 0.75,1.0,1.25.")] = "1.0",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also the image under half-transparent colours, in overlays/.")
     ] = False,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Also the image beside its colours, in side-by-side/.")
     ] = False,
+    ids: Annotated[
+        bool,
+        typer.Option("--ids", help="Also PNGs with the dataset's own ids, for its benchmark, in ids/."),
+    ] = False,
+    frame_masks: Annotated[
+        bool, typer.Option("--frame-masks", help="Of films also masks/ (and ids/) of every frame.")
+    ] = False,
+    data_root: DataRoot = DATA,
     gpus: OneGpu = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Segment your own images; no labels and no dataset are needed.
+    """Segment your own images and films; no labels and no dataset are needed.
 
     Writes a PNG of class indices with the classes' colours as its palette. Images are turned upright as their
     EXIF orientation says. Those that cannot be read are listed at the end (exit 4), all others are written.
+
+    A film becomes an MP4 of it under its colours, in overlays/; it needs PyAV, the extra `video`.
+
+    --data-root is looked into for the --ids of a dataset of your own only.
     """
-    window = _window(slide)
+    window, step = _window("--slide", slide), _window("--stride", stride)
+    if step and (window is None or step[0] > window[0] or step[1] > window[1]):
+        raise UsageError(f"--stride {stride}: needs a --slide HxW that is no smaller, or pixels are left out")
+    factors = values.scales("--scales", scales)
+    paths.require_possible("--checkpoint", checkpoint)
+    if ids:
+        paths.require_folder("--data-root", data_root)
     device = values.launch_plan(gpus=gpus)
 
-    from hwdkit.commands import console
+    from hwdkit.commands import console, prediction
     from hwdkit.commands import predict as command
 
     console.set_up_logging(quiet=quiet)
@@ -62,11 +86,17 @@ def predict(
     result, failure = command.run(
         images,
         checkpoint,
-        command.Options(
+        prediction.Options(
             out=out,
             window=window,
+            stride=step,
+            scales=factors,
+            flip=flip,
             overlays=overlay,
             side_by_side=side_by_side,
+            ids=ids,
+            frame_masks=frame_masks,
+            data_root=data_root,
             per_image=as_json,
             cpu=on_cpu,
         ),
@@ -76,10 +106,11 @@ def predict(
         raise failure
 
 
-def _window(text: str | None) -> tuple[int, int] | None:
+def _window(option: str, text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    found = re.fullmatch(r"(\d{2,5})x(\d{2,5})", text.lower())
-    if found is None or min(int(found[1]), int(found[2])) < 32:
-        raise UsageError(f"--slide: {text!r} is not HEIGHTxWIDTH, 32 pixels or more a side, e.g. 512x512")
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.lower())
+    least = 32 if option == "--slide" else 1
+    if found is None or min(int(found[1]), int(found[2])) < least:
+        raise UsageError(f"{option}: {text!r} is not HEIGHTxWIDTH, {least} pixels or more a side")
     return int(found[1]), int(found[2])

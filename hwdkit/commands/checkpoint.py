@@ -37,16 +37,17 @@ def inspect(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             "holds weights but no description of the network",
             where=str(path),
-            hint="files of CIRKD, HWD and torchvision become checkpoints: hwdkit checkpoint import",
+            hint="files of CIRKD, HWD, torchvision, mmseg and smp: hwdkit checkpoint import",
         )
     sizes, kinds = _tensors(path)
-    known = ("network", "classes", "palette", "dataset", "role", "recipe", "step", "metrics", "imported")
+    known = ("network", "classes", "palette", "dataset", "role", "recipe", "step", "metrics")
     network = metadata.get("network")
     return {
         "checkpoint": str(path),
         "sha256": file_digest(path),
         "bytes": path.stat().st_size,
         **{key: metadata.get(key) for key in known},
+        **{key: metadata.get(key) for key in ("imported", "stripped")},
         **{key: metadata.get(key) for key in ("recipe_sha256", "dataset_fingerprint", "format", "hwdkit")},
         "input": network.get("input") if isinstance(network, dict) else None,
         "tensors": len(sizes),
@@ -64,7 +65,7 @@ def verify(path: Path) -> dict[str, Any]:
     loaded = load_network(path)
     state = loaded.model.state_dict()
     require_finite(state, where=str(loaded.path))
-    logits = _forward(loaded.model, where=str(loaded.path))
+    logits = noisy_logits(loaded.model, where=str(loaded.path))
     return {
         "checkpoint": str(loaded.path),
         "sha256": file_digest(loaded.path),
@@ -96,6 +97,7 @@ def render_inspect(result: dict[str, Any]) -> Table:
         "step": result["step"],
         "metrics": _metrics(result["metrics"]),
         "imported": ", ".join(f"{key} {imported[key]}" for key in IMPORTED if key in imported),
+        "stripped": _stripped(result["stripped"]),
         "written by": f"hwdkit {result['hwdkit']}, format {result['format']}",
     }
     table = Table.grid(padding=(0, 2))
@@ -127,8 +129,12 @@ def require_finite(state: Mapping[str, Tensor], *, where: str) -> None:
         raise CheckpointError(f"NaN or infinity in {', '.join(broken[:6])}{more}", where=where)
 
 
-def _forward(model: Segmenter, *, where: str) -> Tensor:
-    """The logits of one noisy image."""
+def noisy_logits(model: Segmenter, *, where: str) -> Tensor:
+    """The logits (1, C, h, w) of one noisy image, always the same.
+
+    Raises:
+        CheckpointError: they are not finite.
+    """
     image = torch.randint(256, (1, 3, 65, 97), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     with torch.inference_mode():
         logits: Tensor = model.eval()(image).logits
@@ -177,6 +183,12 @@ def _contract(contract: Any) -> str:
     if not isinstance(contract, dict):
         return ""
     return ", ".join(f"{key} {value}" for key, value in contract.items())
+
+
+def _stripped(stripped: Any) -> str:
+    if not isinstance(stripped, dict):
+        return ""
+    return f"weights {stripped.get('weights')}, auxiliary head {stripped.get('aux_head')}"
 
 
 def _metrics(metrics: Any) -> str:

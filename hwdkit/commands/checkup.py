@@ -1,7 +1,7 @@
-"""What `hwdkit doctor` asks the machine: packages, devices, back ends, cores, limits, folders.
+"""What `hwdkit doctor` asks the machine: packages, devices, back ends.
 
-What it asks hwdkit's own files and variables, and how the answers are put together, is `doctor.py`. torch is
-imported inside the checks: a torch that cannot be imported is a finding, not the end.
+How the answers are put together is `doctor.py`. torch is imported inside the checks: a torch that cannot be
+imported is a finding, not the end.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from hwdkit import __version__
+from hwdkit.commands.findings import GIB, REINSTALL, Finding, first_line
 
-GIB = 2**30
 REQUIRED = {
     "torch": "2.6",
     "torchvision": "0.21",
@@ -40,27 +39,6 @@ REQUIRED = {
 
 NVIDIA = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"))
 """Where one of these is, a driver has found an NVIDIA GPU."""
-
-REINSTALL = "pip install --upgrade --force-reinstall torch torchvision   (both from the same index)"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The answer to one question.
-
-    Attributes:
-        name: what was looked at.
-        value: what was found, in one line.
-        level: a problem stops or spoils a run; a note is worth knowing.
-        fix: what to type; empty where there is nothing to mend.
-        facts: the same as values, for --json.
-    """
-
-    name: str
-    value: str
-    level: Literal["ok", "note", "problem"] = "ok"
-    fix: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def versions() -> Iterator[Finding]:
@@ -228,13 +206,3 @@ def back_ends() -> Iterator[Finding]:
         yield Finding("cuDNN", str(version), facts={"version": version})
     elif cuda:
         yield Finding("cuDNN", "not found, convolutions will be slow", "problem", REINSTALL)
-
-
-def in_gib(count: int) -> str:
-    """Spell a number of bytes."""
-    return f"{count / GIB:.0f} GiB" if count >= 10 * GIB else f"{count / GIB:.2g} GiB"
-
-
-def first_line(error: object) -> str:
-    """An error or warning in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

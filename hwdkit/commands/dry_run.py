@@ -243,7 +243,7 @@ def _network(model: Segmenter, origin: str) -> dict[str, Any]:
 def render(result: dict[str, Any]) -> Group:
     """Networks, then one row a loss and map: how the teacher's map comes to the student's."""
     lines = [
-        f"{role:8} {about['head']}-{about['backbone']}, stride {about['output_stride']}, "
+        f"{role:8} {about['head']}-{about['backbone']}, output stride {about['output_stride']}, "
         f"{about['parameters'] / 1e6:.2f} M parameters"
         + (f"  ({about['checkpoint']})" if about["checkpoint"] else "")
         for role, about in result["networks"].items()

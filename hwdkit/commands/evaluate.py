@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from PIL import Image
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -17,8 +15,9 @@ from rich.text import Text
 from torch import Tensor
 
 from hwdkit.checkpoints.files import file_digest, replacing
-from hwdkit.commands import console
+from hwdkit.commands import console, paths
 from hwdkit.commands.memory import WHILE_EVALUATING, explained_memory
+from hwdkit.commands.prediction import ids_png
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.decode import raw_ids
 from hwdkit.data.index import load_index
@@ -27,7 +26,7 @@ from hwdkit.distributed import started
 from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.evaluate import evaluate as evaluate_network
 from hwdkit.engine.networks import load_network, require_classes
-from hwdkit.errors import GateError, UsageError
+from hwdkit.errors import GateError
 from hwdkit.report.overlay import image_png, mask_png, overlay
 
 log = logging.getLogger("hwdkit")
@@ -113,10 +112,8 @@ def require_empty(folder: Path | None) -> None:
     Raises:
         UsageError: it does, or is no folder.
     """
-    if folder is None or not folder.exists():
-        return
-    if not folder.is_dir() or any(folder.iterdir()):
-        raise UsageError(f"--save-predictions: {folder} is not an empty folder; name a new one")
+    if folder is not None:
+        paths.require_empty("--save-predictions", folder)
 
 
 def check_gate(result: dict[str, Any], fail_under: float | None) -> GateError | None:
@@ -180,11 +177,7 @@ class _Pictures:
             image = self.dataset.read(i)[0].permute(1, 2, 0).numpy()
             _write(overlays / self.names[i], image_png(overlay(image, pixels, palette)))
         if predictions is not None:
-            ids = self.raw_ids[pixels]
-            small = int(self.raw_ids.max()) <= 255
-            file = io.BytesIO()
-            Image.fromarray(ids.astype("uint8") if small else ids).save(file, "PNG")
-            _write(predictions / self.names[i], file.getvalue())
+            _write(predictions / self.names[i], ids_png(self.raw_ids[pixels]))
 
 
 def _file_names(images: list[str]) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from hwdkit.commands.checkup import GIB, Finding, in_gib
+from hwdkit.commands.findings import GIB, Finding, in_gib
 from hwdkit.data.parallel import cores
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -119,9 +120,15 @@ def disk(name: str, folder: Path) -> Finding:
     free = shutil.disk_usage(there).free
     facts, value = {"path": str(folder), "free": free}, f"{in_gib(free)} free at {folder.absolute()}"
     if not writable(folder):
-        return Finding(name, f"{value}, not writable", "note", f"chmod u+w {there}", facts)
+        return Finding(name, f"{value}, not writable", "note", f"chmod u+w {shlex.quote(str(there))}", facts)
     if free < GIB:
-        return Finding(name, f"{value}: a run will fill it", "problem", f"du -sh {there}/* | sort -h", facts)
+        return Finding(
+            name,
+            f"{value}: a run will fill it",
+            "problem",
+            f"du -sh {shlex.quote(str(there))}/* | sort -h",
+            facts,
+        )
     return Finding(name, value, "note" if free < 10 * GIB else "ok", facts=facts)
 
 

@@ -1,35 +1,31 @@
-"""hwdkit predict: a network's class maps of a user's own images, which need no labels and no dataset.
+"""hwdkit predict: a network's class maps of a user's own images and films, without labels or a dataset.
 
-One image is in memory at a time. How an image is shown to the network is `engine/evaluate.py`, for both
-commands, so that they agree on every pixel.
+One image is in memory at a time. What becomes of one is `prediction.py`, of a film `predict_film.py`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.checkpoints.files import file_digest, replacing
-from hwdkit.commands import console
+from hwdkit.checkpoints.files import file_digest
+from hwdkit.commands import console, paths
 from hwdkit.commands.memory import explained_memory
-from hwdkit.data.own_images import Found, find_images, output_names, read_upright
-from hwdkit.engine.evaluate import Protocol
-from hwdkit.engine.evaluate import predict as class_map
-from hwdkit.engine.networks import Loaded, load_network
-from hwdkit.errors import CheckpointError, DataError, OutOfMemory, UsageError
-from hwdkit.report.overlay import Pixels, colourise, image_png, mask_png, overlay
+from hwdkit.commands.predict_film import predict_film
+from hwdkit.commands.prediction import Options, Prediction
+from hwdkit.data import video
+from hwdkit.data.own_images import Found, find_images, output_names
+from hwdkit.engine.networks import load_network
+from hwdkit.errors import CheckpointError, DataError, OutOfMemory
 from hwdkit.report.render import printable
 
 log = logging.getLogger("hwdkit")
@@ -40,57 +36,30 @@ SECONDS_BETWEEN_LINES = 30.0
 """How often a log that nobody watches hears of the progress."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit predict --help`."""
-
-    out: Path
-    window: tuple[int, int] | None = None
-    overlays: bool = False
-    side_by_side: bool = False
-    per_image: bool = False
-    cpu: bool = False
-
-    def protocol(self) -> Protocol:
-        if self.window is None:
-            return Protocol()
-        # As `hwdkit evaluate` by default: 341 of 512.
-        return Protocol(
-            mode="slide", window=self.window, stride=(self.window[0] * 2 // 3, self.window[1] * 2 // 3)
-        )
-
-
-@dataclass
-class _Tally:
-    """What has been done so far; pixels per class of every image only where they are asked for."""
-
-    pixels: np.ndarray[Any, np.dtype[np.int64]]
-    written: int = 0
-    unreadable: list[dict[str, str]] = field(default_factory=list)
-    images: list[dict[str, Any]] = field(default_factory=list)
-
-
 def run(sources: list[str], checkpoint: Path, options: Options) -> tuple[dict[str, Any], DataError | None]:
-    """Segment images and write what is asked for into a folder.
+    """Segment images and films and write what is asked for into a folder.
 
     Args:
-        sources: images, folders, patterns.
+        sources: images, films, folders, patterns.
         checkpoint: a checkpoint or a run directory.
         options: the rest of the command line.
 
     Returns:
-        JSON-able: where things are, shares of the classes, images that could not be read; and the DataError
+        JSON-able: where things are, shares of the classes, files that could not be read; and the DataError
         (exit 4) to raise when there are any.
 
     Raises:
         UsageError: the folder to write to holds something.
         DataError: a source that is not there or holds no image. Nothing has been written.
         CheckpointError: no network, or more classes than a mask can hold.
+        EnvironmentFailure: a film without PyAV. Nothing has been written.
         OutOfMemory: naming the image; those before it are written.
     """
-    require_empty(options.out)
+    paths.require_empty("--out", options.out)
     found = find_images(sources)
     names = output_names(found)
+    if any(file.is_film for file in found):
+        video.require_av()
     loaded = load_network(checkpoint)
     if len(loaded.classes) > 256:
         raise CheckpointError(
@@ -99,66 +68,25 @@ def run(sources: list[str], checkpoint: Path, options: Options) -> tuple[dict[st
     device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
     with explained_memory(MEMORY_HINT):
         loaded.model.to(device).eval()
-    tally = _Tally(np.zeros(len(loaded.classes), dtype=np.int64))
-    for image, name in _with_progress(list(zip(found, names, strict=True))):
-        try:
-            _predict_one(image, name, loaded, options, tally)
-        except DataError as error:
-            tally.unreadable.append({"image": str(image.path), "reason": error.message})
-    return _result(loaded, options, tally, len(found)), _failure(tally, len(found))
+    prediction = Prediction(loaded, options)
+    named = list(zip(found, names, strict=True))
+    for image, name in _with_progress([one for one in named if not one[0].is_film]):
+        _attempt(prediction.image, image, name, prediction)
+    for film, name in (one for one in named if one[0].is_film):  # each has a bar of its own
+        _attempt(lambda of, to: predict_film(of, to, prediction), film, name, prediction)
+    return _result(prediction, found), _failure(prediction, found)
 
 
-def require_empty(folder: Path) -> None:
-    """Refuse a folder that holds something: what two runs write must not mix.
-
-    Raises:
-        UsageError: it does, or is no folder.
-    """
+def _attempt(work: Callable[[Found, str], None], file: Found, name: str, prediction: Prediction) -> None:
+    """Do it; a file that cannot be read is noted, and stops no other."""
     try:
-        if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
-            return
-    except OSError as error:
-        raise UsageError(f"--out: {folder} cannot be looked into ({error.strerror})") from error
-    raise UsageError(f"--out: {folder} is not an empty folder; name a new one")
-
-
-def _predict_one(image: Found, name: str, loaded: Loaded, options: Options, tally: _Tally) -> None:
-    try:
-        with explained_memory(MEMORY_HINT), torch.no_grad():
-            pixels = read_upright(image.path)
-            device = next(loaded.model.parameters()).device
-            tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).to(device)
-            mask: Pixels = class_map(loaded.model, tensor, options.protocol()).byte().cpu().numpy()
-            del tensor
-            for folder, png in _pictures(pixels, mask, loaded, options):
-                with replacing(options.out / folder / name) as temporary:
-                    temporary.write_bytes(png)
+        with explained_memory(MEMORY_HINT):
+            work(file, name)
     except OutOfMemory as error:
-        error.where = str(image.path)
+        error.where = str(file.path)
         raise
-    counts = np.bincount(mask.ravel(), minlength=len(loaded.classes))
-    tally.pixels += counts
-    tally.written += 1
-    if options.per_image:
-        row = {"image": str(image.path), "mask": f"masks/{name}", "height": mask.shape[0]}
-        tally.images.append({**row, "width": mask.shape[1], "shares": _shares(counts, loaded)})
-
-
-def _pictures(pixels: Pixels, mask: Pixels, loaded: Loaded, options: Options) -> Iterator[tuple[str, bytes]]:
-    yield "masks", mask_png(mask, loaded.palette)
-    if options.overlays:
-        yield "overlays", image_png(overlay(pixels, mask, loaded.palette))
-    if options.side_by_side:
-        yield "side-by-side", image_png(np.concatenate([pixels, colourise(mask, loaded.palette)], axis=1))
-
-
-def _shares(counts: np.ndarray[Any, np.dtype[np.int64]], loaded: Loaded) -> list[dict[str, Any]]:
-    """The classes that occur, in class order."""
-    total = int(counts.sum())
-    return [
-        {"index": int(c), "name": loaded.classes[c], "share": int(counts[c]) / total}
-        for c in np.flatnonzero(counts)
-    ]
+    except DataError as error:
+        prediction.tally.unreadable.append({"image": str(file.path), "reason": error.message})
 
 
 def _with_progress(images: list[tuple[Found, str]]) -> Iterator[tuple[Found, str]]:
@@ -175,16 +103,17 @@ def _with_progress(images: list[tuple[Found, str]]) -> Iterator[tuple[Found, str
             yield image
 
 
-def _result(loaded: Loaded, options: Options, tally: _Tally, found: int) -> dict[str, Any]:
-    protocol = options.protocol()
+def _result(prediction: Prediction, found: list[Found]) -> dict[str, Any]:
+    loaded, options, tally = prediction.loaded, prediction.options, prediction.tally
+    protocol = prediction.protocol
     slide = {"window": list(protocol.window), "stride": list(protocol.stride)} if options.window else {}
     total = max(1, int(tally.pixels.sum()))
     return {
         "checkpoint": str(loaded.path),
         "checkpoint_sha256": file_digest(loaded.path),
         "out": str(options.out),
-        "protocol": {"mode": protocol.mode, **slide},
-        "found": found,
+        "protocol": {"mode": protocol.mode, **slide, "scales": list(protocol.scales), "flip": protocol.flip},
+        "found": len(found),
         "images": tally.written,
         "classes": [
             {
@@ -196,16 +125,20 @@ def _result(loaded: Loaded, options: Options, tally: _Tally, found: int) -> dict
             for c, name in enumerate(loaded.classes)
         ],
         "per_image": tally.images,
+        "films": tally.films,
         "unreadable": tally.unreadable,
     }
 
 
-def _failure(tally: _Tally, found: int) -> DataError | None:
+def _failure(prediction: Prediction, found: list[Found]) -> DataError | None:
+    tally = prediction.tally
     if not tally.unreadable:
         return None
-    rest = f"the other {tally.written} are written" if tally.written else "nothing is written"
+    written = tally.written + len(tally.films)
+    rest = f"the other {written} are written" if written else "nothing is written"
+    kind = "files" if any(file.is_film for file in found) else "images"
     listed = "\n".join(f"  {row['image']}: {row['reason']}" for row in tally.unreadable)
-    return DataError(f"{len(tally.unreadable)} of {found} images could not be read, {rest}:\n{listed}")
+    return DataError(f"{len(tally.unreadable)} of {len(found)} {kind} could not be read, {rest}:\n{listed}")
 
 
 def render(result: dict[str, Any]) -> Group:
@@ -219,6 +152,17 @@ def render(result: dict[str, Any]) -> Group:
             table.add_row(str(row["index"]), Text(printable(row["name"])), f"{100 * row['share']:.2f}")
     protocol = result["protocol"]
     how = f"slide {protocol['window'][0]}x{protocol['window'][1]}" if "window" in protocol else "whole"
-    of = "" if result["images"] == result["found"] else f" of {result['found']}"
-    images = f"{result['images']}{of} image{'s' if result['found'] != 1 else ''}"
-    return Group(table, Text(f"{images}, {how}: {result['out']}"))
+    how += f", scales {', '.join(f'{scale:g}' for scale in protocol['scales'])}" * (
+        protocol["scales"] != [1.0]
+    )
+    how += ", flip" * protocol["flip"]
+    films = [
+        f"{film['film']}: {film['frames']} frames, {film['frames_per_s']:.2f} frames/s: {film['overlays']}"
+        for film in result["films"]
+    ]
+    written = result["images"] + len(films)
+    of = "" if written == result["found"] else f" of {result['found']}"
+    kind = "file" if films else "image"
+    counted = f"{written}{of} {kind}{'s' if result['found'] != 1 else ''}"
+    lines = [*map(printable, films), f"{counted}, {how}: {printable(result['out'])}"]
+    return Group(table, *map(Text, lines))

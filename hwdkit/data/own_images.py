@@ -1,6 +1,6 @@
-"""A user's own images, without labels or an index: finding them, naming what is made of them, reading them.
+"""A user's own images and films, without labels or an index: finding, naming what is made of them, reading.
 
-Free of torch. Pairs of a prepared dataset are `pairs.py`'s business.
+Free of torch. Pairs of a prepared dataset are `pairs.py`'s business, what is in a film `video.py`'s.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
+from hwdkit.data import video
 from hwdkit.data.decode import FORMATS, decode_image, read_bytes
 from hwdkit.errors import DataError
 
@@ -31,14 +32,20 @@ LONGEST_NAME = 220
 
 
 class Found(NamedTuple):
-    """An image to predict: where it is, and how it is called below what the command line named."""
+    """An image or a film: where it is, and how it is called below what the command line named."""
 
     path: Path
     name: PurePosixPath
 
+    @property
+    def is_film(self) -> bool:
+        return self.path.suffix.lower() in video.SUFFIXES
+
 
 def find_images(sources: list[str]) -> list[Found]:
-    """List the images that the command line names, each file once, in its order and sorted within a folder.
+    """List what the command line names, each file once, in its order and sorted within a folder.
+
+    A folder stands for its images; films are named, or matched by a pattern.
 
     Raises:
         DataError: naming every source that does not exist or holds no image.
@@ -46,15 +53,21 @@ def find_images(sources: list[str]) -> list[Found]:
     found: dict[str, Found] = {}
     problems = []
     for source in sources:
-        here = list(_expand(source))
+        try:
+            here = list(_expand(source))
+        except (OSError, ValueError) as error:  # a name that is too long; a null character
+            problems.append(f"{source[:60]}…: {getattr(error, 'strerror', None) or error}")
+            continue
         for image in here:
             found.setdefault(os.path.abspath(image.path), image)
         if not here:
-            kind = "no image in this folder" if Path(source).is_dir() else "no such file, or nothing matches"
+            kind = _empty_folder(source) if Path(source).is_dir() else "no such file, or nothing matches"
             problems.append(f"{source}: {kind}")
     if problems:
         raise DataError(
-            "\n".join(problems), hint=f"folders and patterns give {', '.join(SUFFIXES)}; nothing was written"
+            "\n".join(problems),
+            hint=f"nothing was written; folders and patterns give {', '.join(SUFFIXES)}, "
+            f"patterns also {', '.join(video.SUFFIXES)}",
         )
     return list(found.values())
 
@@ -71,8 +84,14 @@ def _expand(source: str) -> Iterator[Found]:
         for match in sorted(map(Path, glob.glob(source, recursive=True))):
             if match.is_dir():
                 yield from _below(match, start)
-            elif match.suffix.lower() in SUFFIXES:
+            elif match.suffix.lower() in (*SUFFIXES, *video.SUFFIXES):
                 yield Found(match, _relative(match, start))
+
+
+def _empty_folder(source: str) -> str:
+    films = next(iter(sorted(f for f in Path(source).iterdir() if f.suffix.lower() in video.SUFFIXES)), None)
+    hint = f"; films are named, or matched: '{glob.escape(source)}/*{films.suffix}'" if films else ""
+    return f"no image in this folder{hint}"
 
 
 def _below(folder: Path, start: Path) -> Iterator[Found]:
@@ -98,7 +117,9 @@ def _relative(path: Path, start: Path) -> PurePosixPath:
 
 
 def output_names(found: list[Found]) -> list[str]:
-    """Name a PNG for every image, relative and with forward slashes; no two meet, on any file system.
+    """Name a PNG for every image and an MP4 for every film, relative and with forward slashes.
+
+    No two meet, on any file system, nor does the folder that a film's frames go to, which has its name.
 
     Of these the first that will do for all: the name below its source, that below the folder which all
     share, both with the old suffix kept (a.jpg beside a.png), and numbers.
@@ -107,15 +128,16 @@ def output_names(found: list[Found]) -> list[str]:
     shared = os.path.commonpath([path.parent for path in paths])
     plain = [image.name for image in found]
     longer = [PurePosixPath(path.relative_to(shared).as_posix()) for path in paths]
+    ends = [".mp4" if file.is_film else ".png" for file in found]
     for names in (
-        [str(name.with_suffix(".png")) for name in plain],
-        [str(name.with_suffix(".png")) for name in longer],
-        [f"{name}.png" for name in plain],
-        [f"{name}.png" for name in longer],
+        [str(name.with_suffix(end)) for name, end in zip(plain, ends, strict=True)],
+        [str(name.with_suffix(end)) for name, end in zip(longer, ends, strict=True)],
+        [f"{name}{end}" for name, end in zip(plain, ends, strict=True)],
+        [f"{name}{end}" for name, end in zip(longer, ends, strict=True)],
     ):
         if _can_be_files(names):
             return names
-    return [f"{i:06}-{path.stem[:40]}.png" for i, path in enumerate(paths, 1)]
+    return [f"{i:06}-{path.stem[:40]}{end}" for i, (path, end) in enumerate(zip(paths, ends, strict=True), 1)]
 
 
 def _can_be_files(names: list[str]) -> bool:

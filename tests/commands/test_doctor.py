@@ -21,8 +21,8 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from tiny_runs import ROOT, environment, hwdkit
 
-from hwdkit.commands import checkup, doctor, limits, prepare_data
-from hwdkit.commands.checkup import Finding
+from hwdkit.commands import checkup, doctor, extras, holdings, limits, prepare_data, surroundings
+from hwdkit.commands.findings import REINSTALL, Finding
 from hwdkit.commands.recipes import show
 from hwdkit.data.index import load_index
 
@@ -36,7 +36,7 @@ def _well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which nothing is wrong, whatever this one is like."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    for name in (*RANKS, *doctor.OURS, *doctor.THEIRS, *doctor.OFFLINE, "HWDKIT_DATE"):
+    for name in (*RANKS, *surroundings.OURS, *surroundings.THEIRS, *surroundings.OFFLINE, "HWDKIT_DATE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
@@ -95,8 +95,9 @@ def test_healthy_machine_exits_0_with_a_complete_document(scenes: Path) -> None:
     assert (outcome.code, outcome.err, document["status"]) == (0, "", "ok")
     assert document["counts"]["problem"] == 0
     sections = dict.fromkeys(finding["section"] for finding in document["findings"])
-    expected = ["versions", "devices", "back ends", "limits", "datasets", "recipes", "environment"]
+    expected = ["versions", "extras", "devices", "back ends", "limits", "datasets", "recipes", "environment"]
     assert list(sections) == expected
+    assert {f["name"] for f in document["findings"] if f["section"] == "extras"} == extras.EXTRAS.keys()
     names = {finding["name"] for finding in document["findings"]}
     assert names >= {"hwdkit", "python", *checkup.REQUIRED, "torchvision fits", "thop is", "gloo", "nccl"}
     assert names >= {"cores", "threads", "shared memory", "open files", "temporary folder", "ranks"}
@@ -156,7 +157,7 @@ def test_notes_are_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_shipped_recipes_are_counted_once_and_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FIND, "shipped", lambda: ROOT / "recipes")
     monkeypatch.chdir(ROOT)  # where ./recipes are those that ship
-    (finding,) = doctor.recipes()
+    (finding,) = holdings.recipes()
     assert finding.level == "ok"
     assert finding.facts["recipes"] > 100
 
@@ -195,7 +196,7 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
     ("error", "fix"),
     [
         (ModuleNotFoundError("No module named 'packaging'", name="packaging"), "pip install packaging"),
-        (ImportError("libcudart.so.13: cannot open shared object file"), checkup.REINSTALL),
+        (ImportError("libcudart.so.13: cannot open shared object file"), REINSTALL),
     ],
 )
 def test_an_import_that_fails_says_what_to_install(
@@ -417,7 +418,7 @@ def test_ranks_that_contradict_each_other_are_a_problem(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    finding = asked(doctor.ranks)["ranks"]
+    finding = asked(surroundings.ranks)["ranks"]
     assert finding.level == level
     assert says in finding.value
 
@@ -456,3 +457,48 @@ def test_a_package_that_is_installed_and_does_not_load_is_a_problem(monkeypatch:
     assert finding.level == "problem"
     assert finding.fix == "pip install --force-reinstall timm"
     assert asked(checkup.imports)["pillow loads"].level == "ok"
+
+
+def test_extras_and_their_versions_are_those_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {
+        name: {of.name: str(of.specifier).removeprefix(">=") for of in map(Requirement, listed)}
+        for name, listed in project["optional-dependencies"].items()
+        if name not in ("test", "dev")
+    }
+    assert {name: extra.packages for name, extra in extras.EXTRAS.items()} == wanted
+
+
+def test_an_extra_that_is_not_installed_is_no_fault_and_says_what_it_is_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(extras, "_version", lambda _: None)
+    finding = found("video")
+    assert finding["level"] == "ok"
+    assert "not installed; for films in hwdkit predict" in finding["value"]
+    assert finding["fix"] == "pip install --upgrade 'hwdkit[video]'"
+    assert finding["facts"]["versions"] == {"av": None}
+
+
+def test_an_extra_that_is_half_there_or_too_old_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"onnx": "1.17", "onnxruntime": "1.2", "av": "14.0"}
+    monkeypatch.setattr(extras, "_version", there.get)
+    notes = asked(extras.extras)
+    assert notes["onnx"].level == "note"
+    assert notes["onnx"].value.startswith("no onnxscript, onnxruntime 1.2 is too old")
+    assert (notes["video"].level, notes["video"].fix) == ("ok", "")
+
+
+def test_a_data_root_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert found("prepared", tmp_path / "file")["value"] == f"{tmp_path / 'file'} is a file, not a folder"
+    for root, complaint in ((tmp_path / "file" / "x", "is a file"), (tmp_path / ("a" * 300), "too long")):
+        outcome = hwdkit("doctor", "--data-root", root)
+        assert outcome.code == 2
+        assert complaint in outcome.err
+
+
+def test_a_command_to_type_survives_blanks_in_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(limits.shutil, "disk_usage", room(shm=4, disk=0.5))
+    (tmp_path / "my data").mkdir()
+    assert limits.disk("disk", tmp_path / "my data").fix.startswith(f"du -sh '{tmp_path}/my data'/*")

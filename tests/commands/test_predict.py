@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import weakref
@@ -18,11 +19,14 @@ from tiny_runs import Outcome, Pair, hwdkit
 
 from hwdkit.checkpoints.files import load_model, save_model
 from hwdkit.cli import predict as command_line
-from hwdkit.commands import predict
+from hwdkit.commands import predict, prediction
+from hwdkit.data.cityscapes import CITYSCAPES
+from hwdkit.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
 from hwdkit.data.index import load_index
 from hwdkit.data.own_images import Found, find_images, output_names, read_upright
-from hwdkit.engine.networks import load_network
+from hwdkit.engine.networks import FORMAT, load_network
 from hwdkit.errors import OutOfMemory
+from hwdkit.models.segmenter import NetworkSpec, build
 from hwdkit.report.overlay import colourise, overlay
 
 
@@ -81,6 +85,11 @@ def picture(path: Path, *, size: tuple[int, int] = (40, 36), mode: str = "RGB", 
         ([], []),
         (["--slide", "64x48"], ["--mode", "slide", "--window", 64, 48, "--stride", 42, 32]),
         (["--slide", "512X512"], ["--mode", "slide"]),
+        (["--scales", "0.75,1.0", "--flip"], ["--scales", "0.75,1.0", "--flip"]),
+        (
+            ["--slide", "64x48", "--stride", "32x9", "--flip"],
+            ["--mode", "slide", "--window", 64, 48, "--stride", 32, 9, "--flip"],
+        ),
     ],
 )
 def test_masks_are_those_of_evaluate_byte_for_byte(
@@ -91,7 +100,7 @@ def test_masks_are_those_of_evaluate_byte_for_byte(
     done = hwdkit(*line, *theirs)
     assert done.code == 0, done.err
     result = succeeded(pair, *val_images(pair), "-c", lively, "-o", tmp_path / "out", "--overlay", *mine)
-    assert result["protocol"]["mode"] == ("slide" if mine else "whole")
+    assert result["protocol"]["mode"] == ("slide" if "--slide" in mine else "whole")
     evaluated = files_below(tmp_path / "evaluated")
     assert len(evaluated) == 4
     assert len(set(evaluated.values())) == 4
@@ -231,8 +240,8 @@ def test_a_window_that_cannot_be_meant_is_refused(tmp_path: Path, text: str) -> 
 
 
 def test_a_window_is_height_by_width() -> None:
-    assert command_line._window("64X48") == (64, 48)
-    assert command_line._window(None) is None
+    assert command_line._window("--slide", "64X48") == (64, 48)
+    assert command_line._window("--slide", None) is None
 
 
 def test_a_missing_checkpoint_leaves_no_folder_behind(tmp_path: Path) -> None:
@@ -389,7 +398,7 @@ def test_no_pixels_of_one_image_are_kept_when_another_is_read(
     kept_when_next_is_read: list[int] = []
 
     def watched(name: str) -> None:
-        real = getattr(predict, name)
+        real = getattr(prediction, name)
 
         def watching(*arguments: Any) -> Any:
             if name == "read_upright":
@@ -399,7 +408,7 @@ def test_no_pixels_of_one_image_are_kept_when_another_is_read(
             big.extend(weakref.ref(one) for one in seen if isinstance(one, np.ndarray | torch.Tensor))
             return value
 
-        monkeypatch.setattr(predict, name, watching)
+        monkeypatch.setattr(prediction, name, watching)
 
     for name in ("read_upright", "class_map", "mask_png", "overlay", "colourise"):
         watched(name)
@@ -415,7 +424,7 @@ def test_running_out_of_memory_names_the_image(
     def hungry(*_: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(predict, "class_map", hungry)
+    monkeypatch.setattr(prediction, "class_map", hungry)
     image = picture(tmp_path / "a.png")
     done = predicted(pair, image, "-o", tmp_path / "out")
     assert done.code == OutOfMemory.exit_code
@@ -460,3 +469,91 @@ def test_an_orientation_that_is_no_number_stops_no_other_image(tmp_path: Path) -
     infinite = struct.pack("<2sHIH", b"II", 42, 8, 1) + entry + struct.pack("<Id", 0, float("inf"))
     path = picture(tmp_path / "a.jpg", exif=b"Exif\0\0" + infinite)
     assert np.array_equal(read_upright(path), np.array(Image.open(path)))
+
+
+def cityscapes_network(path: Path) -> Path:
+    """An untrained network for the 19 classes that sees several of them."""
+    torch.manual_seed(1)
+    options = {"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32)}
+    spec = NetworkSpec("resnet18", 19, backbone_options=options, head_channels=8, aux=False)
+    model = build(spec)
+    metadata = {
+        "format": FORMAT,
+        "network": model.spec.to_dict(),
+        "classes": list(CITYSCAPES.classes),
+        "palette": [list(colour) for colour in CITYSCAPES.palette],
+        "dataset": "cityscapes",
+    }
+    save_model(path, model.state_dict(), metadata)
+    return path
+
+
+def test_ids_are_those_of_evaluate_byte_for_byte(pair: Pair, lively: Path, tmp_path: Path) -> None:
+    line = ["evaluate", "-c", lively, "--data-root", pair.data, "--gpus", 0, "-q"]
+    assert hwdkit(*line, "--save-predictions", tmp_path / "evaluated").code == 0
+    succeeded(pair, *val_images(pair), "-c", lively, "-o", tmp_path / "out", "--ids")
+    assert len(files_below(tmp_path / "evaluated")) == 4
+    assert files_below(tmp_path / "out" / "ids") == files_below(tmp_path / "evaluated")
+
+
+def test_the_test_split_of_cityscapes_becomes_what_its_server_takes(pair: Pair, tmp_path: Path) -> None:
+    names = ["berlin/berlin_000000_000019_leftImg8bit", "bonn/bonn_000001_000019_leftImg8bit"]
+    for name in names:
+        picture(tmp_path / "leftImg8bit" / "test" / f"{name}.png", size=(96, 64))
+    network = cityscapes_network(tmp_path / "net.safetensors")
+    folder = tmp_path / "leftImg8bit" / "test"
+    succeeded(pair, folder, "-c", network, "-o", tmp_path / "out", "--ids")
+    assert files_below(tmp_path / "out" / "ids").keys() == {f"{name}.png" for name in names}
+    raw = np.array([raw for raw, _ in CITYSCAPES_CLASSES.values()])
+    for name in names:
+        with Image.open(tmp_path / "out" / "ids" / f"{name}.png") as written:
+            assert (written.mode, written.size) == ("L", (96, 64))
+        mask = pixels_of(tmp_path / "out" / "masks" / f"{name}.png")
+        assert len(np.unique(mask)) > 1
+        assert np.array_equal(pixels_of(tmp_path / "out" / "ids" / f"{name}.png"), raw[mask])
+
+
+def test_ids_of_a_dataset_of_ones_own_need_its_index(pair: Pair, lively: Path, tmp_path: Path) -> None:
+    state, description = load_model(lively)
+    save_model(tmp_path / "mine.safetensors", state, {**description, "dataset": "mine"})
+    image = picture(tmp_path / "a.png")
+    line = [image, "-c", tmp_path / "mine.safetensors", "-o", tmp_path / "out", "--ids", "--data-root"]
+    done = predicted(pair, *line, pair.data)
+    assert done.code == 4
+    assert "unknown dataset 'mine'" in done.err
+    (tmp_path / "file").touch()
+    done = predicted(pair, *line, tmp_path / "file")
+    assert done.code == 2
+    assert f"--data-root: {tmp_path / 'file'} is a file, not a folder" in done.err
+    assert not (tmp_path / "out").exists()
+    index = json.loads((pair.data / "scenes" / "dataset.json").read_text())
+    index |= {"name": "mine", "label_map": {str(c + 30): c for c in range(12)}}
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    (tmp_path / "data" / "mine" / "dataset.json").write_text(json.dumps(index))
+    succeeded(pair, *line, tmp_path / "data")
+    mask = pixels_of(tmp_path / "out" / "masks" / "a.png")
+    assert np.array_equal(pixels_of(tmp_path / "out" / "ids" / "a.png"), mask + 30)
+
+
+@pytest.mark.parametrize(
+    "options", [["--stride", "32x32"], ["--slide", "64x64", "--stride", "65x9"], ["--scales", "0"]]
+)
+def test_steps_and_scales_that_cannot_be_meant_are_refused(tmp_path: Path, options: list[str]) -> None:
+    done = hwdkit("predict", "a.png", "-c", "x", "-o", tmp_path / "out", *options)
+    assert done.code == 2
+    assert options[-2] in done.err
+
+
+def test_names_that_no_file_can_have_are_told_in_one_line(pair: Pair, tmp_path: Path) -> None:
+    image, long = picture(tmp_path / "a.png"), tmp_path / ("a" * 300)
+    for code, line in (
+        (2, [image, "-o", long]),
+        (2, [image, "-o", image / "x"]),
+        (2, [image, "-c", long, "-o", tmp_path / "out"]),
+        (4, [image, long, "-o", tmp_path / "out"]),
+    ):
+        done = predicted(pair, *line)
+        assert done.code == code, done.err
+        assert "Traceback" not in done.err
+        assert "File name too long" in done.err or "is a file, not a folder" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

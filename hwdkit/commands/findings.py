@@ -1,0 +1,60 @@
+"""The answers of `hwdkit doctor`: what one is, how a check is asked, and how numbers are spelt in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+GIB = 2**30
+
+REINSTALL = "pip install --upgrade --force-reinstall torch torchvision   (both from the same index)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question.
+
+    Attributes:
+        name: what was looked at.
+        value: what was found, in one line.
+        level: a problem stops or spoils a run; a note is worth knowing.
+        fix: what to type; empty where there is nothing to mend.
+        facts: the same as values, for --json.
+    """
+
+    name: str
+    value: str
+    level: Literal["ok", "note", "problem"] = "ok"
+    fix: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def asked(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """What a check says; if it breaks, that too."""
+    found: list[Finding] = []
+    try:
+        found.extend(check())  # keeps what came before the failure
+    except Exception as error:
+        value = f"could not be checked: {type(error).__name__}: {first_line(error)}"
+        fix = "hwdkit doctor --json   (and report it)"
+        if isinstance(error, ImportError):
+            missing = isinstance(error, ModuleNotFoundError)
+            fix = f"pip install {error.name}" if missing else REINSTALL
+        found.append(Finding(name, value, "problem", fix))
+    return found
+
+
+def in_gib(count: int) -> str:
+    """Spell a number of bytes."""
+    return f"{count / GIB:.0f} GiB" if count >= 10 * GIB else f"{count / GIB:.2g} GiB"
+
+
+def first_line(error: object) -> str:
+    """An error or warning in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def counted(count: int, word: str) -> str:
+    """Spell a number of things."""
+    return f"{count or 'no'} {word}{'' if count == 1 else 's'}"

@@ -1,0 +1,80 @@
+"""Paths on the command line: whether they can name what they are to name, before any work begins. No torch.
+
+Nothing is made here; writing is `hwdkit.checkpoints.files.replacing`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hwdkit.errors import UsageError
+
+LONGEST_NAME = 220
+"""Bytes; file systems allow 255, of which a file that is being written needs some."""
+
+
+def require_possible(option: str, path: Path) -> Path:
+    """Hand a path back if the system can look at it, whether or not there is anything.
+
+    Raises:
+        UsageError: a name that is too long, a file where a folder is needed, a folder that is closed to us.
+    """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        taken = next((parent for parent in path.parents if parent.is_file()), path.parent)
+        raise UsageError(f"{option}: {_short(path)}: {taken} is a file, not a folder") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{option}: {_short(path)}: {reason}") from None
+    return path
+
+
+def require_folder(option: str, path: Path) -> Path:
+    """Hand a path back unless something else than a folder is there.
+
+    Raises:
+        UsageError: it is, or `require_possible`'s.
+    """
+    if require_possible(option, path).exists() and not path.is_dir():
+        raise UsageError(f"{option}: {path} is a file, not a folder")
+    return path
+
+
+def require_new_file(option: str, path: Path, *, suffix: str) -> None:
+    """Refuse a file that exists, cannot be named so, or has another suffix: nothing is overwritten.
+
+    Raises:
+        UsageError: saying which.
+    """
+    require_possible(option, path)
+    if path.suffix != suffix:
+        raise UsageError(f"{option}: {path} does not end in {suffix}")
+    if os.path.lexists(path):
+        raise UsageError(f"{option}: {path} exists; nothing is overwritten, name a new file")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise UsageError(f"{option}: {_short(path)} is longer than {LONGEST_NAME} bytes; name it shorter")
+
+
+def require_empty(option: str, folder: Path) -> None:
+    """Refuse a folder that holds something: what two runs write must not mix.
+
+    Raises:
+        UsageError: it does, is no folder, or cannot be one.
+    """
+    require_possible(option, folder)
+    try:
+        if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
+            return
+    except OSError as error:
+        raise UsageError(f"{option}: {folder} cannot be looked into ({error.strerror})") from error
+    raise UsageError(f"{option}: {folder} is not an empty folder; name a new one")
+
+
+def _short(path: Path) -> str:
+    """A path for a message, its last name cut where nobody would read on."""
+    name = path.name if len(path.name) <= 60 else f"{path.name[:40]}…"
+    return str(path.parent / name) if len(str(path.parent)) < 200 else f"…/{name}"

@@ -1,0 +1,167 @@
+"""One image or one frame of a film: shown to the network, and its pictures.
+
+How an image is shown to the network is `engine/evaluate.py`, for `evaluate` and `predict`, so that they agree
+on every pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hwdkit.checkpoints.files import replacing
+from hwdkit.data.datasets import DATASETS
+from hwdkit.data.decode import raw_ids
+from hwdkit.data.index import load_index
+from hwdkit.data.own_images import Found, read_upright
+from hwdkit.engine.evaluate import Protocol
+from hwdkit.engine.evaluate import predict as class_map
+from hwdkit.engine.networks import Loaded, require_classes
+from hwdkit.report.overlay import Pixels, colourise, image_png, mask_png, overlay
+
+Counts = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `hwdkit predict --help`."""
+
+    out: Path
+    window: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    overlays: bool = False
+    side_by_side: bool = False
+    ids: bool = False
+    frame_masks: bool = False
+    data_root: Path = Path("data")
+    per_image: bool = False
+    cpu: bool = False
+
+    def protocol(self) -> Protocol:
+        if self.window is None:
+            return Protocol(scales=self.scales, flip=self.flip)
+        # As `hwdkit evaluate` by default: 341 of 512.
+        stride = self.stride or (self.window[0] * 2 // 3, self.window[1] * 2 // 3)
+        return Protocol(mode="slide", window=self.window, stride=stride, scales=self.scales, flip=self.flip)
+
+
+@dataclass
+class Tally:
+    """What has been done so far; rows about single images only where they are asked for."""
+
+    pixels: Counts
+    written: int = 0
+    unreadable: list[dict[str, str]] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
+    films: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Prediction:
+    """A network at work on images, and what is asked for of each.
+
+    Args:
+        loaded: the network, on its device and in eval mode.
+        options: of the command line.
+
+    Raises:
+        DataError, CheckpointError: the dataset's own ids are asked for, and not to be found.
+    """
+
+    def __init__(self, loaded: Loaded, options: Options) -> None:
+        self.loaded, self.options = loaded, options
+        self.protocol = options.protocol()
+        self.raw_ids = own_ids(loaded, options.data_root) if options.ids else None
+        self.tally = Tally(np.zeros(len(loaded.classes), dtype=np.int64))
+
+    def mask(self, pixels: Pixels) -> Pixels:
+        """The class map (H, W) uint8 of an image (H, W, 3) uint8 RGB."""
+        device = next(self.loaded.model.parameters()).device
+        with torch.no_grad():
+            tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).to(device)
+            mask: Pixels = class_map(self.loaded.model, tensor, self.protocol).byte().cpu().numpy()
+        return mask
+
+    def image(self, found: Found, name: str) -> None:
+        """Segment an image, write what is asked for, and count.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        pixels = read_upright(found.path)
+        mask = self.mask(pixels)
+        self.write(name, [*self.class_maps(mask), *self.views(pixels, mask)])
+        counts = self.count(mask)
+        self.tally.written += 1
+        if self.options.per_image:
+            row = {"image": str(found.path), "mask": f"masks/{name}", "height": mask.shape[0]}
+            self.tally.images.append({**row, "width": mask.shape[1], "shares": self.shares(counts)})
+
+    def class_maps(self, mask: Pixels) -> Iterator[tuple[str, bytes]]:
+        """(folder, PNG) of the classes themselves."""
+        yield "masks", mask_png(mask, self.loaded.palette)
+        if self.raw_ids is not None:
+            yield "ids", ids_png(self.raw_ids[mask])
+
+    def views(self, pixels: Pixels, mask: Pixels) -> Iterator[tuple[str, bytes]]:
+        """(folder, PNG) of what is for people's eyes."""
+        if self.options.overlays:
+            yield "overlays", image_png(overlay(pixels, mask, self.loaded.palette))
+        if self.options.side_by_side:
+            yield "side-by-side", image_png(beside(pixels, mask, self.loaded))
+
+    def write(self, name: str, pictures: list[tuple[str, bytes]]) -> None:
+        """Write pictures of one image, each complete or not at all."""
+        for folder, png in pictures:
+            with replacing(self.options.out / folder / name) as temporary:
+                temporary.write_bytes(png)
+
+    def count(self, mask: Pixels) -> Counts:
+        """Add a class map's pixels per class to those of all; return them."""
+        counts = np.bincount(mask.ravel(), minlength=len(self.loaded.classes))
+        self.tally.pixels += counts
+        return counts
+
+    def shares(self, counts: Counts) -> list[dict[str, Any]]:
+        """The classes that occur, in class order."""
+        total = int(counts.sum())
+        return [
+            {"index": int(c), "name": self.loaded.classes[c], "share": int(counts[c]) / total}
+            for c in np.flatnonzero(counts)
+        ]
+
+
+def beside(pixels: Pixels, mask: Pixels, loaded: Loaded) -> Pixels:
+    """An image, and right of it its classes' colours: (H, 2W, 3)."""
+    return np.concatenate([pixels, colourise(mask, loaded.palette)], axis=1)
+
+
+def own_ids(loaded: Loaded, data_root: Path) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """The id that the checkpoint's dataset uses for each class: of a published one, or of the prepared index.
+
+    Raises:
+        DataError: a dataset of the user's own that is not prepared, or a class without an id.
+        CheckpointError: the prepared dataset has other classes.
+    """
+    name = str(loaded.metadata["dataset"])
+    layout = DATASETS.get(name)
+    if layout is not None and layout.classes == loaded.classes:
+        return raw_ids(layout.label_map, classes=len(loaded.classes))
+    index = load_index(data_root / name, files_must_exist=False)
+    require_classes(loaded, index)
+    return raw_ids(index.label_map, classes=len(loaded.classes))
+
+
+def ids_png(ids: np.ndarray[Any, np.dtype[np.uint16]]) -> bytes:
+    """Encode label ids (H, W) as a gray PNG, of 8 bits where they fit."""
+    file = BytesIO()
+    Image.fromarray(ids.astype(np.uint8) if int(ids.max()) <= 255 else ids).save(file, "PNG")
+    return file.getvalue()
