@@ -42,7 +42,7 @@ class Meter:
             self.critics[name] = self.critics[name] + loss if name in self.critics else loss
 
     def read(self, step: int, world: int) -> dict[str, float]:
-        """Means per step over all ranks, step_ms and images_per_s; then starts anew.
+        """Means per step over all ranks, step_ms, images_per_s and on a GPU memory_mib; then starts anew.
 
         Raises:
             DivergedError: naming every term that is not finite.
@@ -64,6 +64,8 @@ class Meter:
             "step_ms": 1000 * seconds / self.steps,
             "images_per_s": world * self.images / seconds,
         }
+        if sums.device.type == "cuda":  # torch counts none elsewhere
+            speed["memory_mib"] = torch.cuda.max_memory_allocated(sums.device) / 2**20
         self.reset()
         total = sum(value for name, value in means.items() if name.startswith("loss_"))
         return {"loss": total, **means, **speed}

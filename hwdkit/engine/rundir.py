@@ -4,6 +4,7 @@ recipe.yaml            the complete resolved recipe; running it repeats the run
 run.json               status, versions, seed, fingerprints, timing
 metrics.jsonl / .csv   one object a line, units in the key
 train.log              what the terminal saw
+tensorboard/           the same rows again, where tensorboard is installed
 checkpoints/last.pt    training state: continue exactly with --resume
 checkpoints/best.safetensors
 student.safetensors    (or teacher.safetensors) the trained network, self-describing
@@ -128,6 +129,7 @@ class RunDir:
         """Drop rows of steps that a resumed run will take again."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         self._write(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        self.write_csv()
 
     def write_csv(self) -> None:
         """metrics.csv: the same rows for spreadsheets, one column a key, blanks where a row lacks it."""

@@ -80,7 +80,7 @@ class _UpsampledCE(torch.autograd.Function):
                 wanted=wanted,
             )
             total += loss
-            if gradient is not None:
+            if gradient is not None and slope is not None:
                 gradient[part] = slope
         ctx.dtype = logits.dtype
         ctx.save_for_backward(gradient)

@@ -6,6 +6,7 @@ Read `HWD.forward`: it is the paper's Algorithm 1, lines 5-7. The functions abov
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -28,7 +29,11 @@ def _smooth_l1(difference: Tensor) -> Tensor:
     return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none")
 
 
-_DISTANCES = {"mse": torch.square, "l1": torch.abs, "smooth_l1": _smooth_l1}
+_DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
+    "mse": torch.square,
+    "l1": torch.abs,
+    "smooth_l1": _smooth_l1,
+}
 _AREA_POWERS = {"none": 0.0, "paper": 1.0, "sqrt": 0.5, "square": 2.0}
 
 

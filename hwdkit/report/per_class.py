@@ -1,7 +1,7 @@
-"""Where distillation helped: per class, the IoU of every network and how student and teacher diverge.
+"""Where distillation helped: per class, the IoU of every network and how students differ from the teacher.
 
 Computes a `PerClassReport` in one pass over the images with one forward pass per network; memory does not
-grow with the number of images. Rendering is elsewhere.
+grow with the number of images. What a divergence is lives in `divergence.py`; rendering is elsewhere.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from hwdkit.losses.channel_wise import log_activation
-from hwdkit.losses.hwd import HWD
+from hwdkit.kernels.bilinear_argmax import upsampled_argmax
 from hwdkit.metrics import Absent, ConfusionMatrix
 from hwdkit.models.segmenter import Segmenter
+from hwdkit.report.divergence import Divergence, Measure, image_sums
 from hwdkit.report.profile import count_macs, count_parameters
 from hwdkit.report.types import ClassRow, Example, ModelSummary, PerClassReport, Role
 from hwdkit.types import IGNORE
@@ -54,58 +53,6 @@ class Subject:
     image_name: Callable[[int], str]
 
 
-class Divergence:
-    """TD and NTD of every channel (HWD, Sun et al., ICME 2023, Table I), summed in float64.
-
-    TD_c is the mean of (p^T_c,i - p^S_c,i)^2 over all positions i labelled c, NTD_c the mean over all
-    positions with another label; p are the activation maps (Eq. 2) at the logits' resolution, ignored
-    positions count nowhere. TD/NTD is the ratio of these two means over the whole split.
-    """
-
-    def __init__(self, classes: int, *, temperature: float, device: torch.device) -> None:
-        self.temperature = temperature
-        zeros = torch.zeros(classes, dtype=torch.float64, device=device)
-        self.target, self.everywhere, self.weight = zeros.clone(), zeros.clone(), zeros.clone()
-        self.target_pixels = zeros.clone()
-        self.images = 0
-        self._hwd = HWD(temperature=temperature)
-
-    def update(self, student: Tensor, teacher: Tensor, label: Tensor) -> None:
-        """Add images.
-
-        Args:
-            student: (N, C, h, w) logits.
-            teacher: (N, C, h, w) logits.
-            label: (N, H, W) int64, 255 = ignore.
-        """
-        classes = student.shape[1]
-        p_s = log_activation(student.double(), temperature=self.temperature).exp()
-        p_t = log_activation(teacher.double(), temperature=self.temperature).exp()
-        squared = (p_t - p_s).square()  # (N, C, h*w)
-        small = F.interpolate(label[:, None].float(), student.shape[-2:], mode="nearest").long().flatten(1)
-        counted = (small >= 0) & (small < classes)
-        bins = torch.where(counted, small, classes)
-        own = squared.new_zeros(len(label), classes + 1, squared.shape[2])
-        own.scatter_(1, bins[:, None], 1.0)  # one-hot; ignored positions go to the extra class
-        self.target += (squared * own[:, :classes]).sum((0, 2))
-        self.everywhere += (squared * counted[:, None]).sum((0, 2))
-        self.target_pixels += own[:, :classes].sum((0, 2))
-        self.weight += self._hwd.channel_weights(student, teacher, label).double().sum(0)
-        self.images += len(label)
-
-    def td(self) -> Tensor:
-        """(C,) mean squared difference over the class's own pixels; NaN for a class without any."""
-        return self.target / self.target_pixels
-
-    def ntd(self) -> Tensor:
-        """(C,) mean squared difference over the other classes' pixels."""
-        return (self.everywhere - self.target) / (self.target_pixels.sum() - self.target_pixels)
-
-    def mean_weight(self) -> Tensor:
-        """(C,) mean HWD channel weight over the images, area correction off, mu 0, sigma 1, beta 0.1."""
-        return self.weight / self.images
-
-
 @dataclass(order=True)
 class _Kept:
     disagreement: float
@@ -119,7 +66,7 @@ def per_class(
     pairs: Iterable[tuple[int, Tensor, Tensor]],
     subject: Subject,
     *,
-    temperature: float = 4.0,
+    measure: Measure | None = None,
     absent: Absent = "present",
     examples: int = 6,
     notes: tuple[str, ...] = (),
@@ -128,36 +75,35 @@ def per_class(
     """Compare networks class by class.
 
     Args:
-        entrants: exactly one `student` and one `teacher` among them: TD, NTD and weights compare these two.
+        entrants: exactly one `student` and one `teacher` among them. Every network but the teacher is
+            compared with the teacher; the student's divergence is that of the report's rows.
         pairs: (index, image (3, H, W) uint8, label (H, W) int64).
         subject: what the images are.
-        temperature: tau of the activation maps.
+        measure: what TD, NTD and the weights compare; None is the paper's, at temperature 4.
         absent: the rule for classes that do not occur.
         examples: how many images to keep: those where student and teacher differ most.
         notes: remarks to print with the report.
         advance: told the number of images done.
     """
+    measure = measure or Measure()
     student = next(entrant for entrant in entrants if entrant.role == "student")
     teacher = next(entrant for entrant in entrants if entrant.role == "teacher")
     device = next(student.model.parameters()).device
     classes = len(subject.classes)
+    for entrant in entrants:
+        entrant.model.eval()
     matrices = {entrant.name: ConfusionMatrix(classes, device) for entrant in entrants}
-    divergence = Divergence(classes, temperature=temperature, device=device)
+    learners = {entrant.name: entrant.model for entrant in entrants if entrant is not teacher}
+    divergences = {name: Divergence(classes, device=device) for name in learners}
     kept: list[_Kept] = []
     done = 0
     for index, image, label in pairs:
         image, label = image.to(device), label.to(device)
-        logits = {entrant.name: entrant.model.eval()(image[None]).logits.float() for entrant in entrants}
-        maps = {
-            entrant.name: entrant.model.upsample(logits[entrant.name], label.shape)[0].argmax(0)
-            for entrant in entrants
-        }
+        logits = {entrant.name: entrant.model(image[None]).logits.float() for entrant in entrants}
+        maps = {entrant.name: _class_map(entrant.model, logits[entrant.name], label) for entrant in entrants}
         for name, matrix in matrices.items():
             matrix.update(label, maps[name])
-        ours, theirs = logits[student.name], logits[teacher.name]
-        if theirs.shape != ours.shape:
-            theirs = student.model.upsample(theirs, ours.shape[-2:])  # as training does
-        divergence.update(ours, theirs, label[None])
+        _compare(divergences, learners, logits, label=label, measure=measure)
         if examples:
             _keep(kept, examples, index, image, label, maps, (student.name, teacher.name), subject)
         done += 1
@@ -166,16 +112,47 @@ def per_class(
         dataset=subject.dataset,
         split=subject.split,
         images=done,
-        temperature=temperature,
-        divergence_on="activation",
+        temperature=measure.temperature,
+        divergence=measure.kind,
+        divergence_on=measure.on,
         absent=absent,
         pair=(student.name, teacher.name),
         models=tuple(_summary(entrant, matrices[entrant.name], absent) for entrant in entrants),
-        rows=_rows(subject, matrices, divergence),
+        rows=_rows(subject, matrices, divergences, student.name),
         examples=tuple(item.example for item in sorted(kept, reverse=True)),
         notes=notes,
         fingerprint=_fingerprint(subject, entrants),
     )
+
+
+def _class_map(model: Segmenter, logits: Tensor, label: Tensor) -> Tensor:
+    size = (label.shape[0], label.shape[1])
+    return upsampled_argmax(logits[0], size, align_corners=model.contract.align_corners)
+
+
+def _compare(
+    divergences: dict[str, Divergence],
+    models: dict[str, Segmenter],
+    logits: dict[str, Tensor],
+    *,
+    label: Tensor,
+    measure: Measure,
+) -> None:
+    """Add an image to the divergence of every student, at the size of the student's logits.
+
+    A teacher of another size is resized as in training; students that need the same maps share them.
+    """
+    (teacher,) = (one for name, one in logits.items() if name not in models)
+    groups: dict[tuple[torch.Size, bool | None], list[str]] = {}
+    for name, model in models.items():
+        size = logits[name].shape[-2:]
+        fits = size == teacher.shape[-2:]
+        groups.setdefault((size, None if fits else model.contract.align_corners), []).append(name)
+    for (size, align_corners), names in groups.items():
+        theirs = teacher if align_corners is None else models[names[0]].upsample(teacher, size)
+        students = {name: logits[name][0] for name in names}
+        for name, sums in image_sums(students, theirs[0], label, measure).items():
+            divergences[name].update(sums)
 
 
 def _keep(
@@ -221,22 +198,24 @@ def _summary(entrant: Entrant, matrix: ConfusionMatrix, absent: Absent) -> Model
 
 
 def _rows(
-    subject: Subject, matrices: dict[str, ConfusionMatrix], divergence: Divergence
+    subject: Subject, matrices: dict[str, ConfusionMatrix], divergences: dict[str, Divergence], student: str
 ) -> tuple[ClassRow, ...]:
     iou = {name: matrix.iou().tolist() for name, matrix in matrices.items()}
     share = next(iter(matrices.values())).share().tolist()
-    td, ntd, weight = divergence.td(), divergence.ntd(), divergence.mean_weight()
-    columns = [[None if x != x else x for x in tensor.tolist()] for tensor in (td, ntd, td / ntd, weight)]
+    found = {name: divergence.classes() for name, divergence in divergences.items()}
     return tuple(
         ClassRow(
             name=name,
             colour=subject.palette[c],
             share=share[c],
             iou={model: values[c] for model, values in iou.items()},
-            td=columns[0][c],
-            ntd=columns[1][c],
-            ratio=columns[2][c],
-            weight=columns[3][c],
+            td=found[student][c].td,
+            ntd=found[student][c].ntd,
+            ratio=found[student][c].ratio,
+            weight=found[student][c].weight,
+            image_ratio=found[student][c].image_ratio,
+            ratio_images=found[student][c].images,
+            divergences={model: values[c] for model, values in found.items()},
         )
         for c, name in enumerate(subject.classes)
     )

@@ -1,38 +1,58 @@
 """What a per-class report holds: plain numbers, names and a few example images.
 
-`per_class.py` computes these; `render.py`, `plots/` and `html.py` only read them.
+`per_class.py` computes these, `saved.py` reads them back; `render.py`, `plots/` and `html.py` only show them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Role = Literal["teacher", "student", "baseline", "compare"]
 DivergenceOn = Literal["activation", "logits"]
-Order = Literal["iou", "gap", "name", "share", "td-ntd"]
+DivergenceKind = Literal["mse", "kl"]
+Order = Literal["iou", "gap", "name", "share", "td-ntd", "weight", "class"]
 
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
+class ClassDivergence:
+    """How one student differs from the teacher on one class's channel; None where there is no value.
+
+    Attributes:
+        td: Target divergence: mean divergence of the two maps over all positions with this class.
+        ntd: Non-target divergence: the same over all positions with another class.
+        ratio: TD/NTD over the whole split (HWD paper, Table I); None where NTD is 0.
+        image_ratio: Mean of the ratios of single images.
+        weight: Mean HWD weight of the channel.
+        images: How many images `image_ratio` averages: those with this class and another and an NTD above 0.
+    """
+
+    td: float | None = None
+    ntd: float | None = None
+    ratio: float | None = None
+    image_ratio: float | None = None
+    weight: float | None = None
+    images: int = 0
+
+
+@dataclass(frozen=True)
 class ClassRow:
-    """One class: how well every model segments it, and how student and teacher diverge on its channel.
+    """One class: how well every model segments it, and how students differ from the teacher on its channel.
 
     Attributes:
         name: The class's name.
         colour: RGB of the dataset's palette, 0..255.
         share: Part of the labelled pixels that carry this class, 0..1.
         iou: Model name -> IoU in 0..1; nan when the class occurs in neither label nor prediction.
-        td: Target divergence: mean squared difference of the two maps over pixels labelled with this class.
-        ntd: Non-target divergence: the same over all other labelled pixels.
-        ratio: TD/NTD (HWD paper, Table I).
-        weight: Mean HWD weight of this class's channel.
+        td, ntd, ratio, weight, image_ratio, ratio_images: As in `ClassDivergence`, of the report's pair.
+        divergences: Model name -> its divergence from the teacher, the pair's student included.
     """
 
     name: str
@@ -43,14 +63,9 @@ class ClassRow:
     ntd: float | None = None
     ratio: float | None = None
     weight: float | None = None
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuild a row from `PerClassReport.to_dict`; null IoU becomes nan again."""
-        _refuse_unknown(cls, values)
-        red, green, blue = values["colour"]
-        iou = {model: _number(value) for model, value in values["iou"].items()}
-        return cls(**{**values, "colour": (red, green, blue), "share": _number(values["share"]), "iou": iou})
+    image_ratio: float | None = None
+    ratio_images: int = 0
+    divergences: dict[str, ClassDivergence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,13 +80,6 @@ class ModelSummary:
     miou: float
     macc: float
     pixel_accuracy: float
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuild a summary from `PerClassReport.to_dict`; a null score becomes nan again."""
-        _refuse_unknown(cls, values)
-        scores = {key: _number(values[key]) for key in ("miou", "macc", "pixel_accuracy")}
-        return cls(**{**values, **scores})
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,15 +113,17 @@ class PerClassReport:
         dataset: Dataset name.
         split: Split name.
         images: How many images were evaluated.
-        temperature: tau of the softmax behind the activation maps and the channel weights.
-        divergence_on: What TD and NTD compare: softmax `activation` maps over pixels, or raw `logits`.
+        temperature: tau of the softmax behind the activation maps.
+        divergence_on: What TD, NTD and the weights compare: softmax `activation` maps over pixels, or raw
+            `logits`.
         absent: How a class without a pixel enters mIoU: `present` (left out) or `paper` (counts 0).
-        pair: (student name, teacher name) that TD, NTD and the weights compare.
+        pair: (student name, teacher name) that a row's own TD, NTD and weight compare.
         models: One summary a model, in display order.
         rows: One row a class, in class-index order.
         examples: Images to show; not part of `to_dict`.
         notes: Remarks for the reader, each one sentence.
         fingerprint: Identifies data and checkpoints, so that two reports can be compared.
+        divergence: How they compare: squared difference (`mse`) or Kullback-Leibler (`kl`).
     """
 
     dataset: str
@@ -128,6 +138,7 @@ class PerClassReport:
     examples: tuple[Example, ...] = ()
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    divergence: DivergenceKind = "mse"
 
     @property
     def baseline(self) -> ModelSummary | None:
@@ -149,48 +160,68 @@ class PerClassReport:
         student, teacher = self.pair
         return row.iou.get(teacher, math.nan) - row.iou.get(student, math.nan)
 
-    def ordered(self, order: Order | None = None) -> list[ClassRow]:
-        """Sort the rows: names upwards, numbers downwards with the unknown last; None keeps class order."""
-        if order is None:
-            return list(self.rows)
+    def students(self) -> list[str]:
+        """Names of the models whose divergence from the teacher is known, in display order."""
+        known = {self.pair[0], *(name for row in self.rows for name in row.divergences)}
+        return [model.name for model in self.models if model.name in known]
+
+    def divergence_of(self, row: ClassRow, name: str) -> ClassDivergence:
+        """How a student differs from the teacher on a class; without values if that was not measured."""
+        if name == self.pair[0]:
+            return ClassDivergence(
+                row.td, row.ntd, row.ratio, row.image_ratio, row.weight, images=row.ratio_images
+            )
+        return row.divergences.get(name, ClassDivergence())
+
+    def mean_divergence(self, name: str) -> ClassDivergence:
+        """The mean over the report's classes, each quantity over those that have it; `images` is 0."""
+        found = [self.divergence_of(row, name) for row in self.rows]
+        return ClassDivergence(
+            td=_mean(one.td for one in found),
+            ntd=_mean(one.ntd for one in found),
+            ratio=_mean(one.ratio for one in found),
+            image_ratio=_mean(one.image_ratio for one in found),
+            weight=_mean(one.weight for one in found),
+        )
+
+    def ordered(self, order: Order | None = None, only: Collection[str] = ()) -> list[ClassRow]:
+        """Sort the rows, or some of them.
+
+        Args:
+            order: names upwards, numbers downwards with the unknown last; `class` or None: class order.
+            only: names of the classes wanted; none means all.
+        """
+        rows = [row for row in self.rows if not only or row.name in only]
+        if order is None or order == "class":
+            return rows
         if order == "name":
-            return sorted(self.rows, key=lambda row: row.name.casefold())
+            return sorted(rows, key=lambda row: row.name.casefold())
         values: dict[str, Callable[[ClassRow], float]] = {
             "iou": lambda row: row.iou.get(self.pair[0], math.nan),
             "gap": self.gap,
             "share": lambda row: row.share,
-            "td-ntd": lambda row: math.nan if row.ratio is None else row.ratio,
+            "td-ntd": lambda row: _number(row.ratio),
+            "weight": lambda row: _number(row.weight),
         }
         value = values[order]
-        return sorted(self.rows, key=lambda row: (math.isnan(value(row)), -value(row)))
+        return sorted(rows, key=lambda row: (math.isnan(value(row)), -value(row)))
 
     def to_dict(self) -> dict[str, Any]:
         """Say the report in JSON's types: no images, and null for nan or infinity."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "examples"}
+        plain = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "examples"}
         plain["models"] = [vars(model) for model in self.models]
-        plain["rows"] = [vars(row) for row in self.rows]
+        plain["rows"] = [
+            {**vars(row), "divergences": {name: vars(one) for name, one in row.divergences.items()}}
+            for row in self.rows
+        ]
         document = _jsonable({"schema_version": SCHEMA_VERSION, **plain})
         assert isinstance(document, dict)
         return document
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuild a report (without examples) from `to_dict`.
 
-        Raises:
-            ValueError: another schema version, or a key that this version does not know.
-        """
-        version = values.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"per-class report has schema_version {version!r}, expected {SCHEMA_VERSION}")
-        own = {key: value for key, value in values.items() if key != "schema_version"}
-        _refuse_unknown(cls, own)
-        student, teacher = own["pair"]
-        own["pair"] = (student, teacher)
-        own["models"] = tuple(ModelSummary.from_dict(model) for model in own["models"])
-        own["rows"] = tuple(ClassRow.from_dict(row) for row in own["rows"])
-        own["notes"] = tuple(own["notes"])
-        return cls(**own)
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _number(value: float | None) -> float:
@@ -206,9 +237,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _refuse_unknown(cls: type, values: Mapping[str, Any]) -> None:
-    known = {field.name for field in fields(cls)}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}")

@@ -12,7 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hwdkit.kernels import channel_kl as kernel
 from hwdkit.losses.cross_entropy import CrossEntropy
 from hwdkit.losses.hwd import HWD
+from hwdkit.report.memory import peak_bytes
 from hwdkit.types import SegOutput
+
+CPU = torch.device("cpu")
 
 
 class Watch(TorchDispatchMode):
@@ -74,19 +77,7 @@ def test_cross_entropy_holds_little_more_than_its_gradient() -> None:
 def _peak_bytes(classes: int) -> int:
     maps = torch.randn(2, classes, 32, 32, requires_grad=True)
     label = torch.randint(classes, (2, 256, 256))
-    return live_peak(lambda: CrossEntropy()(SegOutput(maps, None, {}), None, label).backward())
-
-
-def live_peak(work: Callable[[], None]) -> int:
-    """The most bytes that torch's allocator held at once for what `work` made."""
-    with torch.profiler.profile(profile_memory=True) as profiler:
-        work()
-    live = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live)
-    return peak
+    return peak_bytes(lambda: CrossEntropy()(SegOutput(maps, None, {}), None, label).backward(), CPU)
 
 
 def test_hwd_holds_at_most_one_and_a_half_maps_of_the_logits() -> None:
@@ -94,7 +85,5 @@ def test_hwd_holds_at_most_one_and_a_half_maps_of_the_logits() -> None:
     teacher = torch.randn(8, 150, 64, 64)
     label = torch.randint(150, (8, 128, 128))
     loss = HWD(area_correction="paper")
-    held = live_peak(
-        lambda: loss(SegOutput(student, None, {}), SegOutput(teacher, None, {}), label)  # type: ignore[func-returns-value]
-    )
-    assert held <= 1.5 * student.nbytes
+    pair = SegOutput(student, None, {}), SegOutput(teacher, None, {})
+    assert peak_bytes(lambda: loss(*pair, label), CPU) <= 1.5 * student.nbytes

@@ -1,103 +1,24 @@
-"""The per-class report: TD and NTD against plain loops, IoU against class maps, the kept examples."""
+"""The per-class report: IoU against class maps, who is compared with whom, the kept examples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from hwdkit.losses import HWD
 from hwdkit.metrics import ConfusionMatrix
+from hwdkit.models.contract import InputContract
 from hwdkit.models.segmenter import NetworkSpec, Segmenter, build
-from hwdkit.report.per_class import Divergence, Entrant, Subject, per_class
-from hwdkit.report.types import PerClassReport
+from hwdkit.report.divergence import Divergence, Measure, image_sums
+from hwdkit.report.per_class import Entrant, Subject, per_class
+from hwdkit.report.saved import report_from_dict
+from hwdkit.report.types import ClassDivergence, PerClassReport
 from hwdkit.types import IGNORE
 
 CLASSES = 5
-CPU = torch.device("cpu")
-TAU = 4.0
-
-
-def batch(seed: int, n: int = 3, *, absent: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of student and teacher, and a label with ignored pixels and without one class."""
-    generator = torch.Generator().manual_seed(seed)
-    student, teacher = 3 * torch.randn(2, n, CLASSES, 3, 4, generator=generator)
-    label = torch.randint(0, CLASSES, (n, 12, 16), generator=generator)
-    label[label == absent] = IGNORE
-    return student, teacher, label
-
-
-def naive(student: Tensor, teacher: Tensor, label: Tensor) -> list[tuple[float, float]]:
-    """(TD, NTD) of every class, position by position, in Python's own float64."""
-    small = label[:, ::4, ::4].flatten(1).tolist()
-    sums = [[0.0, 0.0] for _ in range(CLASSES)]
-    counts = [[0, 0] for _ in range(CLASSES)]
-    for n in range(len(label)):
-        for c in range(CLASSES):
-            maps = [(z[n, c].double().flatten() / TAU).softmax(0).tolist() for z in (student, teacher)]
-            for position, named in enumerate(small[n]):
-                if named == IGNORE:
-                    continue
-                other = int(named != c)
-                sums[c][other] += (maps[0][position] - maps[1][position]) ** 2
-                counts[c][other] += 1
-    return [
-        tuple(s / k if k else math.nan for s, k in zip(*row, strict=True))  # type: ignore[misc]
-        for row in zip(sums, counts, strict=True)
-    ]
-
-
-def divergence_of(*batches: tuple[Tensor, Tensor, Tensor]) -> Divergence:
-    divergence = Divergence(CLASSES, temperature=TAU, device=CPU)
-    for one in batches:
-        divergence.update(*one)
-    return divergence
-
-
-def test_divergences_are_those_of_a_plain_loop() -> None:
-    one = batch(0)
-    found = divergence_of(one)
-    td, ntd = zip(*naive(*one), strict=True)
-    assert found.td().tolist() == pytest.approx(td, rel=1e-12, nan_ok=True)
-    assert found.ntd().tolist() == pytest.approx(ntd, rel=1e-9)
-    ratio = [t / o for t, o in zip(td, ntd, strict=True)]
-    assert (found.td() / found.ntd()).tolist() == pytest.approx(ratio, rel=1e-9, nan_ok=True)
-
-
-def test_divergences_of_a_split_are_means_over_its_pixels_and_not_over_its_images() -> None:
-    first, second = batch(1, 1), batch(2, 2, absent=0)
-    together = tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
-    assert divergence_of(first, second).td().tolist() == pytest.approx(
-        [td for td, _ in naive(*together)], rel=1e-12
-    )
-
-
-def test_mean_weight_is_that_of_plain_hwd_over_the_images() -> None:
-    first, second = batch(3, 1), batch(4, 2)
-    weights = [HWD(temperature=TAU).channel_weights(*one) for one in (first, second)]
-    expected = torch.cat(weights).double().mean(0)
-    torch.testing.assert_close(divergence_of(first, second).mean_weight(), expected)
-    assert expected.sum().item() == pytest.approx(CLASSES, rel=1e-6)
-
-
-def test_ignored_pixels_count_nowhere() -> None:
-    """Swapping the student's logits among ignored positions leaves all other activations as they are."""
-    student, teacher, label = batch(5, 1)
-    label[:, 4:8] = IGNORE
-    swapped = student.clone()
-    swapped[:, :, 1] = student[:, :, 1].flip(-1)
-    before, after = divergence_of((student, teacher, label)), divergence_of((swapped, teacher, label))
-    torch.testing.assert_close(before.td(), after.td(), equal_nan=True)
-    torch.testing.assert_close(before.ntd(), after.ntd())
-
-
-def test_class_without_a_pixel_has_no_target_divergence() -> None:
-    found = divergence_of(batch(6, absent=2))
-    assert found.td().isnan().tolist() == [False, False, True, False, False]
-    assert not found.ntd().isnan().any()
 
 
 class Split:
@@ -111,8 +32,11 @@ class Split:
         self.networks = {name: network(seed, stride) for seed, (name, stride) in enumerate(strides.items())}
 
     def report(self, **options: object) -> PerClassReport:
+        roles = {
+            name: name if name in ("teacher", "student", "baseline") else "compare" for name in self.networks
+        }
         entrants = tuple(
-            Entrant(name, name, model, f"{name}.safetensors", name)  # type: ignore[arg-type]
+            Entrant(name, roles[name], model, f"{name}.safetensors", name)  # type: ignore[arg-type]
             for name, model in self.networks.items()
         )
         subject = Subject(
@@ -139,12 +63,18 @@ class Split:
         return (differing.sum((1, 2)) / (self.labels != IGNORE).sum((1, 2))).tolist()
 
 
-def network(seed: int, stride: int) -> Segmenter:
+def network(seed: int, stride: int, *, align_corners: bool = True) -> Segmenter:
     torch.manual_seed(seed)
-    options = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
     model = build(
         NetworkSpec(
-            "resnet18", CLASSES, options, output_stride=stride, head="fcn", head_channels=8, aux=False
+            "resnet18",
+            CLASSES,
+            {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]},
+            output_stride=stride,
+            head="fcn",
+            head_channels=8,
+            aux=False,
+            input=InputContract(align_corners=align_corners),
         )
     )
     torch.nn.init.normal_(model.head.classifier.weight, std=3.0)  # type: ignore[union-attr, arg-type]
@@ -183,20 +113,64 @@ def test_networks_are_told_apart(split: Split) -> None:
     assert all(len(one.unique()) > 1 for one in maps)
 
 
-def test_divergence_compares_student_with_teacher(split: Split, report: PerClassReport) -> None:
-    divergence = Divergence(CLASSES, temperature=TAU, device=CPU)
+def expected_divergence(split: Split, name: str, measure: Measure) -> list[ClassDivergence]:
+    """From forward passes over single images, as the report makes them."""
+    divergence = Divergence(CLASSES)
     with torch.no_grad():
-        logits = [split.networks[name].eval()(split.images).logits for name in ("student", "teacher")]
-    divergence.update(*logits, split.labels)
-    assert [row.ntd for row in report.rows] == pytest.approx(divergence.ntd().tolist(), rel=1e-4)
-    assert [row.td for row in report.rows[:4]] == pytest.approx(divergence.td().tolist()[:4], rel=1e-4)
-    assert [row.weight for row in report.rows] == pytest.approx(
-        divergence.mean_weight().tolist(), rel=1e-3, abs=1e-4
-    )
-    for row in report.rows[:4]:
-        assert row.td is not None
-        assert row.ntd is not None
-        assert row.ratio == pytest.approx(row.td / row.ntd)
+        for _, image, label in split.pairs():
+            student, teacher = (split.networks[one].eval()(image[None]).logits for one in (name, "teacher"))
+            if teacher.shape != student.shape:
+                teacher = split.networks[name].upsample(teacher, student.shape[-2:])
+            sums = image_sums({name: student[0]}, teacher[0], label, measure)
+            divergence.update(sums[name])
+    return divergence.classes()
+
+
+def test_every_student_is_compared_with_the_teacher_at_its_own_resolution() -> None:
+    measure = Measure("kl", temperature=2.0)
+    split = Split({"teacher": 8, "baseline": 16, "other": 8, "student": 8, "corners": 16})
+    split.networks["corners"] = network(9, 16, align_corners=False)
+    report = split.report(examples=0, measure=measure)
+    learners = ["baseline", "other", "student", "corners"]
+    assert report.students() == learners
+    assert (report.divergence, report.divergence_on) == (measure.kind, measure.on)
+    assert report.temperature == measure.temperature
+    for name in learners:
+        found = [row.divergences[name] for row in report.rows]
+        assert found == expected_divergence(split, name, measure)
+        assert found == [report.divergence_of(row, name) for row in report.rows]
+    assert len({report.rows[0].divergences[name].td for name in learners}) == 4
+    for row in report.rows:
+        own = row.divergences["student"]
+        assert (row.td, row.ntd, row.ratio, row.weight) == (own.td, own.ntd, own.ratio, own.weight)
+        assert (row.image_ratio, row.ratio_images) == (own.image_ratio, own.images)
+
+
+def test_one_forward_pass_a_network_and_image_gives_all_figures(split: Split) -> None:
+    passes = dict.fromkeys(split.networks, 0)
+
+    def count(name: str) -> Callable[..., None]:
+        def seen(_: object, inputs: tuple[Tensor, ...], output: object) -> None:
+            passes[name] += inputs[0].shape[-2:] == (48, 40)  # multiply-adds are counted at another size
+
+        return seen
+
+    hooks = [model.register_forward_hook(count(name)) for name, model in split.networks.items()]
+    split.report(examples=3)
+    for hook in hooks:
+        hook.remove()
+    assert passes == dict.fromkeys(split.networks, len(split.images))
+
+
+def test_mean_of_a_divergence_is_over_the_classes_that_have_it(report: PerClassReport) -> None:
+    mean = report.mean_divergence("baseline")
+    rows = [row.divergences["baseline"] for row in report.rows]
+    assert mean.td == pytest.approx(sum(row.td or 0.0 for row in rows) / (CLASSES - 1))
+    assert mean.ntd == pytest.approx(sum(row.ntd or 0.0 for row in rows) / CLASSES)
+    ratios = [row.ratio for row in rows if row.ratio is not None]
+    assert mean.ratio == pytest.approx(sum(ratios) / len(ratios))
+    assert mean.weight == pytest.approx(1)
+    assert report.mean_divergence("nobody") == ClassDivergence()
 
 
 def test_class_absent_from_the_labels_has_none_for_td_and_ratio(report: PerClassReport) -> None:
@@ -237,7 +211,7 @@ def test_report_names_the_pair_the_images_and_the_progress(split: Split) -> None
         ("baseline", "baseline"),
     ]
     assert report.absent == "paper"
-    assert PerClassReport.from_dict(report.to_dict()).to_dict() == report.to_dict()
+    assert report_from_dict(report.to_dict()).to_dict() == report.to_dict()
 
 
 def test_mode_of_the_networks_does_not_change_the_report(split: Split, report: PerClassReport) -> None:
@@ -246,10 +220,8 @@ def test_mode_of_the_networks_does_not_change_the_report(split: Split, report: P
     assert split.report(examples=3).to_dict() == report.to_dict()
 
 
-@pytest.mark.parametrize("strides", [(16, 8), (8, 16), (32, 8)])
-def test_teacher_may_have_another_output_stride(strides: tuple[int, int]) -> None:
-    teacher, student = strides
-    report = Split({"teacher": teacher, "student": student, "baseline": 8}).report(examples=1)
+def test_teacher_may_have_a_coarser_output_stride() -> None:
+    report = Split({"teacher": 32, "student": 8}).report(examples=1)
     numbers = [value for row in report.rows[:-1] for value in (row.td, row.ntd, row.ratio, row.weight)]
     assert all(value is not None and math.isfinite(value) and value >= 0 for value in numbers)
 
@@ -260,5 +232,5 @@ def test_student_that_equals_the_teacher_has_no_divergence_and_even_weights() ->
     report = split.report(examples=2)
     for row in report.rows:
         assert (row.td, row.ntd, row.ratio) == (0.0 if row.share else None, 0.0, None)
-        assert row.weight == 1
+        assert row.weight == pytest.approx(1)
     assert [example.disagreement for example in report.examples] == [0.0, 0.0]
