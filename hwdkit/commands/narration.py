@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from hwdkit.distributed import Ranks
-from hwdkit.engine.networks import ROLE_FILES
 from hwdkit.recipe.schema import Recipe
 
 
@@ -52,18 +51,12 @@ def validation(metrics: dict[str, Any], improved: bool) -> str:
 def render(result: dict[str, Any]) -> str:
     """The end of a run in a few lines: what came out, and what to type next."""
     last, best = result["last"], result["best"]
-    compared = "--teacher" if result["checkpoint"].endswith(ROLE_FILES["teacher"]) else "--checkpoint"
-    following = (
-        f"hwdkit distill --recipe NAME --teacher {result['run_dir']}"
-        if compared == "--teacher"
-        else f"hwdkit evaluate --checkpoint {result['run_dir']}"
-    )
     return "\n".join(
         (
             f"val mIoU   {100 * last['miou']:.2f} % at step {last['step']} (last), "
             f"{100 * best['miou']:.2f} % at step {best['step']} (best on val)",
             f"time       {result['seconds']:.1f} s, {result['images_per_s']:.1f} images/s",
             f"network    {result['checkpoint']}",
-            f"next       {following}",
+            *(f"{'' if n else 'next':<11}{line}" for n, line in enumerate(result["next"])),
         )
     )

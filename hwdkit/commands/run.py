@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from hwdkit.commands.groundwork import (
     set_determinism,
 )
 from hwdkit.commands.memory import explained_memory
+from hwdkit.commands.next_commands import after_training
 from hwdkit.commands.signals import StopRequest
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.stream import eval_pairs, require_divisible
@@ -41,6 +42,7 @@ from hwdkit.engine.networks import (
     require_classes,
 )
 from hwdkit.engine.rundir import RunDir
+from hwdkit.engine.scalars import Scalars
 from hwdkit.errors import CheckpointError, DataError, HwdkitError, RecipeError
 from hwdkit.recipe.load import digest, dump
 from hwdkit.recipe.schema import Network, Recipe
@@ -128,7 +130,11 @@ class Run:
             except BaseException as error:
                 status = error.kind if isinstance(error, HwdkitError) else "failed"
                 self.folder.update_info(status=status, ended=now(), error=str(error) or type(error).__name__)
+                with suppress(HwdkitError):  # the table of a run that ends here must not hide why
+                    self.folder.write_csv()
                 raise
+            finally:
+                self.scalars.close()
 
     def _open_folder(self) -> None:
         if self.settings.resume:
@@ -154,6 +160,7 @@ class Run:
             self.folder.create(dump(self.recipe), or_unsaved=self.settings.restart)
         facts = run_facts(self.recipe, self.role, self.index, self.ranks, self.teacher)
         self.folder.update_info(**facts)
+        self.scalars = Scalars(self.folder.path, step=self.training.step, rows=self.folder.read_metrics())
 
     def _fit(self) -> dict[str, Any]:
         recipe, plan = self.recipe, build.plan(self.recipe)
@@ -192,11 +199,15 @@ class Run:
 
     def _log(self, row: dict[str, float], advance: Callable[[int], None]) -> None:
         if self.ranks.is_main:
-            self.folder.append_metrics(row)
+            self._record(row)
             self.busy_seconds += row["step_ms"] / 1000 * (row["step"] - self.told_step)
             self.told_step = int(row["step"])
             log.info(narration.step(row, self.recipe.train.iterations))
             advance(int(row["step"]))
+
+    def _record(self, row: dict[str, Any]) -> None:
+        self.folder.append_metrics(row)
+        self.scalars.add(row)
 
     def _evaluate(self, step: int) -> None:
         student = self.training.objective.student
@@ -216,7 +227,7 @@ class Run:
             self.best = self.latest
         if not self.ranks.is_main:
             return
-        self.folder.append_metrics(self.latest)
+        self._record(self.latest)
         log.info(narration.validation(self.latest, improved))
         if improved:
             self._save_network(self.folder.best)
@@ -236,6 +247,7 @@ class Run:
     def _save(self) -> None:
         if self.ranks.is_main:
             self.folder.save_state({**self.training.state_dict(), "best": self.best, "latest": self.latest})
+            self.folder.write_csv()  # a run may be killed: the table is never far behind
         wait_for_all()
 
     def _save_network(self, path: Path) -> None:
@@ -270,6 +282,12 @@ class Run:
             "last": self.latest,
             "seconds": round(seconds, 2),
             "images_per_s": round(images / self.busy_seconds, 2) if steps else 0.0,
+            "next": after_training(
+                self.folder.path,
+                trains_teacher=self.role == "teacher",
+                teacher=self.teacher.path if self.teacher else None,
+                data_root=self.settings.data_root,
+            ),
         }
         self.folder.update_info(status="finished", ended=now(), result=json.loads(json.dumps(result)))
         return result

@@ -1,0 +1,237 @@
+"""What a sweep has found: mean and deviation over the seeds of every cell, as a table, JSON, CSV, Markdown.
+
+Scores arrive in 0..1 and leave as percent in tables, unchanged in JSON and CSV. The figure is drawn in
+`plots/sweep.py`; nothing is trained or read here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from io import StringIO
+from typing import Any, Literal
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from hwdkit.report.render import UNKNOWN, percent, points, printable
+
+Metric = Literal["last", "best"]
+GRID, BASELINE = "grid", "baseline"
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One run.
+
+    Attributes:
+        seed: of the run.
+        status: finished, diverged, missing, or what stopped it.
+        last, best: val mIoU after the last step, and the best of all evaluations; 0..1, None if unknown.
+        seconds: spent in training steps, over all visits.
+    """
+
+    seed: int
+    status: str
+    last: float | None = None
+    best: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One setting: `values` by grid key, and its runs. `line` is grid, baseline or a reference's name."""
+
+    name: str
+    line: str
+    values: dict[str, Any]
+    runs: tuple[SeedResult, ...]
+
+    def scores(self, metric: Metric) -> dict[int, float]:
+        """Seed -> mIoU of the finished runs."""
+        found = {run.seed: getattr(run, metric) for run in self.runs if run.status == "finished"}
+        return {seed: score for seed, score in found.items() if score is not None and math.isfinite(score)}
+
+    def mean(self, metric: Metric) -> float | None:
+        scores = self.scores(metric)
+        return statistics.fmean(scores.values()) if scores else None
+
+    def std(self, metric: Metric) -> float | None:
+        """Over the seeds, with n - 1; None for fewer than two."""
+        scores = self.scores(metric)
+        return statistics.stdev(scores.values()) if len(scores) > 1 else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean of the finished runs."""
+        known = [run.seconds for run in self.runs if run.status == "finished" and run.seconds is not None]
+        return statistics.fmean(known) if known else None
+
+    def count(self, status: str) -> int:
+        return sum(run.status == status for run in self.runs)
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """All cells of a sweep of `recipe` over `keys`; `notes` say what the numbers do not."""
+
+    recipe: str
+    keys: tuple[str, ...]
+    seeds: tuple[int, ...]
+    cells: tuple[CellResult, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def baseline(self) -> CellResult | None:
+        return next((cell for cell in self.cells if cell.line == BASELINE), None)
+
+    def delta(self, cell: CellResult, metric: Metric) -> float | None:
+        """mIoU over the baseline, on the seeds that both have finished."""
+        if self.baseline is None or cell is self.baseline:
+            return None
+        ours, theirs = cell.scores(metric), self.baseline.scores(metric)
+        shared = ours.keys() & theirs.keys()
+        return statistics.fmean(ours[seed] - theirs[seed] for seed in shared) if shared else None
+
+    def to_dict(self) -> dict[str, Any]:
+        cells = []
+        for cell in self.cells:
+            scores = {
+                metric: {
+                    "mean": cell.mean(metric),
+                    "std": cell.std(metric),
+                    "delta_to_baseline": self.delta(cell, metric),
+                }
+                for metric in _METRICS
+            }
+            cells.append(
+                {
+                    "cell": cell.name,
+                    "line": cell.line,
+                    "values": cell.values,
+                    "n": len(cell.scores("last")),
+                    "miou": scores,
+                    "seconds": cell.seconds,
+                    "runs": [asdict(run) for run in cell.runs],
+                }
+            )
+        facts = {"recipe": self.recipe, "keys": list(self.keys), "seeds": list(self.seeds)}
+        return {**facts, "cells": cells, "notes": list(self.notes)}
+
+
+_METRICS: tuple[Metric, ...] = ("last", "best")
+
+
+def sweep_json(report: SweepReport) -> str:
+    """One document; null is what is not known."""
+    return json.dumps({"schema_version": 1, **report.to_dict()}, indent=2, allow_nan=False) + "\n"
+
+
+def sweep_csv(report: SweepReport) -> str:
+    """One line a cell at full precision, scores in 0..1; an empty field is not known."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    seeds = [f"{metric}_miou_seed_{seed}" for metric in _METRICS for seed in report.seeds]
+    derived = [f"{metric}_miou_{what}" for metric in _METRICS for what in ("mean", "std", "delta")]
+    writer.writerow(["cell", "line", *report.keys, "n", "diverged", *derived, *seeds, "seconds"])
+    for cell in report.cells:
+        numbers: list[float | None] = []
+        for metric in _METRICS:
+            numbers += [cell.mean(metric), cell.std(metric), report.delta(cell, metric)]
+        numbers += [cell.scores(metric).get(seed) for metric in _METRICS for seed in report.seeds]
+        fields = ["" if number is None else repr(number) for number in [*numbers, cell.seconds]]
+        values = [_value(cell.values[key]) if key in cell.values else "" for key in report.keys]
+        counts = [len(cell.scores("last")), cell.count("diverged")]
+        writer.writerow([cell.name, cell.line, *values, *counts, *fields])
+    return text.getvalue()
+
+
+def sweep_markdown(report: SweepReport, metric: Metric = "last") -> str:
+    """The table of `sweep_table` as Markdown, the best cell in bold."""
+    best = best_cell(report, metric)
+    headings = _headings(report)
+    lines = ["| " + " | ".join(map(_markdown, headings)) + " |"]
+    lines.append("| " + " | ".join(["---"] + ["---:"] * (len(headings) - 1)) + " |")
+    for cell in report.cells:
+        cells = [_markdown(text) for text in _cells(report, cell)]
+        marked = [f"**{text}**" if cell is best and text else text for text in cells]
+        lines.append("| " + " | ".join(marked) + " |")
+    notes = "".join(f"\n- {_markdown(note)}" for note in (_caption(report), *report.notes))
+    return f"### {_markdown(report.recipe)}\n\n" + "\n".join(lines) + f"\n{notes}\n"
+
+
+def sweep_table(report: SweepReport, metric: Metric = "last") -> Table:
+    """One row a cell for a terminal; the one with the highest mean is marked."""
+    best = best_cell(report, metric)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        caption=Text(printable(_caption(report)), style="dim"),
+        caption_justify="left",
+    )
+    for number, heading in enumerate(_headings(report)):
+        table.add_column(Text(heading), justify="left" if number == 0 else "right", no_wrap=True)
+    for cell in report.cells:
+        name, *others = map(printable, _cells(report, cell))
+        style = "bold green" if cell is best else ""
+        table.add_row(Text(("› " if cell is best else "  ") + name), *map(Text, others), style=style)
+    return table
+
+
+def best_cell(report: SweepReport, metric: Metric) -> CellResult | None:
+    """The cell of the grid with the highest mean, or None."""
+    means = [(cell.mean(metric), cell) for cell in report.cells if cell.line == GRID]
+    known = [(mean, cell) for mean, cell in means if mean is not None]
+    return max(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """losses.hwd.beta is beta, unless two keys would look alike."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return last if len(set(last)) == len(last) else list(keys)
+
+
+def _headings(report: SweepReport) -> list[str]:
+    keys = short_keys(report.keys) or ["setting"]
+    delta = ["Δ base"] if report.baseline else []
+    return [*keys, "n", "last mIoU %", "best mIoU %", *delta, "last, each seed", "s"]
+
+
+def _cells(report: SweepReport, cell: CellResult) -> list[str]:
+    names = [_value(cell.values[key]) for key in report.keys] if cell.line == GRID else [cell.line]
+    names = names or [cell.name]
+    names += [""] * (len(report.keys) - len(names))
+    scores = [_spread(cell.mean(metric), cell.std(metric)) for metric in _METRICS]
+    delta = [points(report.delta(cell, "last"))] if report.baseline else []
+    seconds = UNKNOWN if cell.seconds is None else f"{cell.seconds:.0f}"
+    each = "  ".join(_one(run) for run in cell.runs)
+    return [*names, str(len(cell.scores("last"))), *scores, *delta, each, seconds]
+
+
+def _one(run: SeedResult) -> str:
+    return percent(run.last) if run.status == "finished" else run.status
+
+
+def _spread(mean: float | None, std: float | None) -> str:
+    return percent(mean) if std is None else f"{percent(mean)} ± {100 * std:.2f}"
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _caption(report: SweepReport) -> str:
+    seeds = ", ".join(map(str, report.seeds))
+    delta = " Δ: last mIoU over the baseline, on the seeds of both." if report.baseline else ""
+    return f"val mIoU, mean ± standard deviation (n - 1) over seeds {seeds}.{delta} s: in training steps."
+
+
+def _markdown(text: str) -> str:
+    plain = printable(text).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in plain)
