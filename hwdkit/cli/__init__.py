@@ -12,21 +12,25 @@ from typing import Annotated, NoReturn
 import typer
 
 from hwdkit import __version__
+
+# isort: off  (this is the order of --help)
 from hwdkit.cli import (
-    checkpoint,
-    compare,
     data,
-    doctor,
-    evaluate,
-    export,
-    per_class_report,
-    predict,
-    profile,
-    recipes,
-    sweep,
     training,
+    sweep,
+    evaluate,
+    per_class_report,
+    compare,
     visualize,
+    profile,
+    predict,
+    export,
+    checkpoint,
+    recipes,
+    doctor,
 )
+
+# isort: on
 from hwdkit.cli.options import app
 from hwdkit.commands import exits
 from hwdkit.errors import Cancelled, HwdkitError, UsageError
