@@ -13,7 +13,8 @@ import typer
 
 from hwdkit import __version__
 
-# isort: off  (this is the order of --help)
+# The order of --help.
+# isort: off
 from hwdkit.cli import (
     data,
     training,

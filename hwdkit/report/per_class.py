@@ -122,6 +122,7 @@ def per_class(
         examples=tuple(item.example for item in sorted(kept, reverse=True)),
         notes=notes,
         fingerprint=_fingerprint(subject, entrants),
+        confusions={name: tuple(map(tuple, matrix.matrix.tolist())) for name, matrix in matrices.items()},
     )
 
 

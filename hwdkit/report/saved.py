@@ -14,6 +14,7 @@ from hwdkit.report.types import (
     SCHEMA_VERSION,
     ClassDivergence,
     ClassRow,
+    Counts,
     DivergenceKind,
     DivergenceOn,
     ModelSummary,
@@ -83,6 +84,7 @@ def report_from_dict(values: Any) -> PerClassReport:
         if len(set(names)) != len(names):
             raise ValueError(f"a {what} occurs twice")
     own |= {"pair": (pair[0], pair[1]), "notes": tuple(_texts(own.get("notes", []), "notes"))}
+    own["confusions"] = _confusions(own.get("confusions", {}), [one.name for one in models], len(rows))
     return PerClassReport(**{**own, "models": models, "rows": rows, "examples": ()})
 
 
@@ -107,6 +109,21 @@ def _row(values: Any) -> ClassRow:
         "divergences": {name: ClassDivergence(**one) for name, one in divergences.items()},
     }
     return ClassRow(**{**values, **read})
+
+
+def _confusions(value: Any, models: Collection[str], classes: int) -> dict[str, Counts]:
+    found = {}
+    for name, lines in _mapping(value, "confusions").items():
+        what = f"the confusion matrix of {name}"
+        if name not in models:
+            raise ValueError(f"{what} is of no model in the report")
+        counts = tuple(tuple(_list(line, f"a row of {what}")) for line in _list(lines, what))
+        if len(counts) != classes or any(len(line) != classes for line in counts):
+            raise ValueError(f"{what} is not {classes} by {classes}")
+        if not all(type(count) is int and 0 <= count < 2**63 for line in counts for count in line):
+            raise ValueError(f"{what} holds what is no number of pixels")
+        found[name] = counts
+    return found
 
 
 def _check(cls: type, values: Any, nan: Collection[str] = ()) -> None:

@@ -18,6 +18,9 @@ DivergenceOn = Literal["activation", "logits"]
 DivergenceKind = Literal["mse", "kl"]
 Order = Literal["iou", "gap", "name", "share", "td-ntd", "weight", "class"]
 
+Counts = tuple[tuple[int, ...], ...]
+"""Pixels: one row a labelled class, one column a predicted class, both in class order."""
+
 SCHEMA_VERSION = 1
 
 
@@ -124,6 +127,7 @@ class PerClassReport:
         notes: Remarks for the reader, each one sentence.
         fingerprint: Identifies data and checkpoints, so that two reports can be compared.
         divergence: How they compare: squared difference (`mse`) or Kullback-Leibler (`kl`).
+        confusions: Model name -> its confusion matrix; none for a report of before this was kept.
     """
 
     dataset: str
@@ -139,6 +143,7 @@ class PerClassReport:
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
     divergence: DivergenceKind = "mse"
+    confusions: dict[str, Counts] = field(default_factory=dict)
 
     @property
     def baseline(self) -> ModelSummary | None:
