@@ -29,6 +29,7 @@ HOMES = {
     "matplotlib": ("hwdkit.report.plots",),
     "jinja2": ("hwdkit.report.html",),
     "av": ("hwdkit.data.video",),
+    "sklearn": ("hwdkit.report.embeddings",),
     "onnx": ("hwdkit.export",),
     "onnxruntime": ("hwdkit.export",),
 }

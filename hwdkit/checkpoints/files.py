@@ -22,7 +22,8 @@ from safetensors.torch import load as decode_safetensors
 from safetensors.torch import save as encode_safetensors
 from torch import Tensor
 
-from hwdkit.errors import CheckpointError, EnvironmentFailure
+from hwdkit.checkpoints import first_bytes, foreign_json
+from hwdkit.errors import CheckpointError, EnvironmentFailure, UsageError
 
 METADATA_KEY = "hwdkit"
 
@@ -39,36 +40,55 @@ class Published(NamedTuple):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it takes its place, on failure nothing has changed.
+def replacing(path: Path, *, new: bool = False) -> Iterator[Path]:
+    """Give an empty temporary file beside `path`; on success it takes its place, on failure nothing changes.
+
+    Args:
+        path: where to; missing folders are made.
+        new: never overwrite: whatever got this name in the meantime stays.
 
     Raises:
-        EnvironmentFailure: the disk is full or the folder cannot be written.
+        EnvironmentFailure: the disk is full or the folder cannot be written, which is found out at once.
+        UsageError: with `new`, the name is taken.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    missing = [folder for folder in path.parents if not os.path.lexists(folder)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if new:
+            _name(temporary, path)
+        else:
+            temporary.replace(path)
     except OSError as error:
         raise write_failure(path, error) from error
     finally:
         with suppress(OSError):  # nothing to remove, or no folder that could hold it
             temporary.unlink()
+        with suppress(OSError):  # not empty: all went well
+            for folder in missing:
+                folder.rmdir()
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Give a complete file its name unless that is taken: a link fails where a rename would overwrite."""
+    try:
+        os.link(temporary, path)
+    except OSError:  # taken, or a file system without links
+        if os.path.lexists(path):
+            raise UsageError(f"{path} exists by now; nothing is overwritten, name a new file") from None
+        temporary.replace(path)
 
 
 def write_failure(path: Path, error: OSError) -> EnvironmentFailure:
     """What to tell the user when writing `path` failed; the old file is still there."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return EnvironmentFailure(
-        f"cannot write: {error.strerror or error}",
-        where=str(path),
-        hint="free some space and continue with --resume; the last complete checkpoint is untouched"
-        if full
-        else "check the folder's permissions",
-    )
+    hint = "check the folder and its permissions"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = "free some space and try again, a training run with --resume; complete files are untouched"
+    return EnvironmentFailure(f"cannot write: {error.strerror or error}", where=str(path), hint=hint)
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -112,9 +132,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY, "{}")
-        metadata = json.loads(text)
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"not a readable safetensors file: {error}", where=str(path)) from error
+    try:
+        metadata = foreign_json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"its description cannot be understood: {error}", where=str(path)) from error
     if not isinstance(metadata, dict):
         raise CheckpointError("its description is not a JSON object", where=str(path))
     return metadata
@@ -138,8 +161,8 @@ def read_published(path: Path) -> Published:
             where=str(path),
             hint="name a .safetensors file, or the run directory that holds it",
         )
-    head = _refuse_what_is_no_checkpoint(path)
-    if path.suffix == ".safetensors" or _looks_like_safetensors(head):
+    head = first_bytes.of_checkpoint(path)
+    if path.suffix == ".safetensors" or first_bytes.are_safetensors(head):
         try:
             return Published(dict(decode_safetensors(path.read_bytes())), {})
         except SafetensorError as error:
@@ -185,7 +208,7 @@ def load_tensors(path: Path) -> Any:
         raise
     except Exception as error:  # damaged files fail in a dozen ways: IndexError, struct.error, AssertionError
         refused = isinstance(error, UnpicklingError)
-        if refused and _looks_like_a_pickle(path):
+        if refused and first_bytes.are_a_pickle(first_bytes.read(path)):
             raise UnsafePickle(
                 "refused: this pickle would run code or holds more than tensors",
                 where=str(path),
@@ -212,33 +235,3 @@ def file_digest(path: Path) -> str:
     """sha256 of a file, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _looks_like_a_pickle(path: Path) -> bool:
-    """PyTorch's zip archive, or a bare pickle of protocol 2 or later."""
-    with path.open("rb") as file:
-        return file.read(2).startswith((b"PK", b"\x80"))
-
-
-def _looks_like_safetensors(head: bytes) -> bool:
-    """A little-endian header length of 8 bytes, then JSON."""
-    return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 * 2**20
-
-
-def _refuse_what_is_no_checkpoint(path: Path) -> bytes:
-    with path.open("rb") as file:
-        head = file.read(512)
-    text = head.lstrip().lower()
-    if not head:
-        raise CheckpointError("the file is empty", where=str(path), hint="download it again")
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise CheckpointError(
-            "this is a web page, not a checkpoint",
-            where=str(path),
-            hint="the download link led to a page; fetch the file itself",
-        )
-    if text.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            "this is a git-lfs pointer, not the checkpoint", where=str(path), hint="run: git lfs pull"
-        )
-    return head

@@ -90,6 +90,8 @@ class Description:
             _require("backbone", {"contract_dilation": False, **backbone}, {"contract_dilation": True})
         for place, part in (("backbone", backbone), ("decode_head", head)):
             _require(f"{place}.norm_cfg", _mapping(part.get("norm_cfg")), {"eps": 1e-5})
+            _require(place, part, {"conv_cfg": None})
+        _require("decode_head.act_cfg", _mapping(head.get("act_cfg")), {"type": "ReLU"})
         if psp:
             _require("decode_head", head, {"pool_scales": (1, 2, 3, 6)})
         else:
@@ -147,8 +149,11 @@ def _input(config: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[dict[st
     new = _mapping(model.get("data_preprocessor", config.get("data_preprocessor")))
     old = _mapping(config.get("img_norm_cfg"))
     found = new or old
-    if not (_is_triple(found.get("mean")) and _is_triple(found.get("std"))):
+    if not found.keys() & {"mean", "std"}:
         return dict(INPUT), ("ImageNet's mean and std",)
+    for key in ("mean", "std"):
+        if not _is_triple(found.get(key)):
+            raise _unbuildable("input", key, found.get(key), ["three numbers within 0 and 255"])
     rgb = new.get("bgr_to_rgb", False) if new else old.get("to_rgb", True)
     values = {key: [float(value) for value in found[key]] for key in ("mean", "std")}
     return {"channel_order": "rgb" if rgb is True else "bgr", "range": 255, **values}, ()
@@ -180,4 +185,8 @@ def _tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _is_triple(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(type(part) in (int, float) for part in value)
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_pixel_value, value))
+
+
+def _is_pixel_value(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 255

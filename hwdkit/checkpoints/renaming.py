@@ -67,7 +67,8 @@ def renamed(
     unexpected = [key for key in weights if key not in ours]
     problems = []
     for kind, keys in (("missing", missing), ("unexpected", unexpected)):
-        problems += [f"{kind} {key}" for key in keys[:8]]
+        # Names come from a file: in a list of lines none may be two, or fill the screen.
+        problems += [f"{kind} {repr(key[:120])[1:-1]}" for key in keys[:8]]
         problems += [f"{kind} {len(keys) - 8} more"] if len(keys) > 8 else []
     if problems:
         raise CheckpointError(f"not a {what}:\n  " + "\n  ".join(problems))

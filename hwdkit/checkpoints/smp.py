@@ -6,13 +6,13 @@ block's, and the weights of the one are none for the other.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from hwdkit.checkpoints import foreign_json
 from hwdkit.checkpoints.renaming import (
     BIASED,
     NORM,
@@ -73,8 +73,8 @@ def read_config(path: Path) -> dict[str, Any] | None:
     if not beside.is_file():
         return None
     try:
-        config = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = foreign_json.loads(beside.read_bytes())
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=str(beside)) from error
     if not isinstance(config, dict):
         raise CheckpointError("is no JSON object", where=str(beside))

@@ -24,6 +24,7 @@ from hwdkit.checkpoints.renaming import (
     resnet_name,
     without_module,
 )
+from hwdkit.errors import CheckpointError
 
 INPUT: dict[str, Any] = {
     "channel_order": "rgb",
@@ -42,6 +43,11 @@ def network(weights: Mapping[str, Tensor]) -> Converted:
     """
     given = without_module(weights)
     name = resnet_name(given, "backbone.")
+    if name == "resnet18":  # what is neither of the deep ones
+        raise CheckpointError(
+            "its backbone is no ResNet-50 or ResNet-101 of torchvision",
+            hint="importable from torchvision: DeepLabV3 and FCN on these two",
+        )
     aux = has(given, "aux_classifier.")
     fcn = "classifier.0.weight" in given
     head, block = ("fcn", "classifier.0") if fcn else ("deeplabv3", "classifier.1")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hwdkit.cli.options import DATA, DataRoot, Json, OneGpu, Quiet, app
-from hwdkit.commands import compare_arguments, exits, values
+from hwdkit.commands import compare_arguments, exits, paths, values
 from hwdkit.errors import UsageError
 
 TEXTS = ("table", "json", "csv", "md", "latex")
@@ -76,6 +76,12 @@ def compare(
         values.one_of("--format", name, (*TEXTS, "png"))
     if out is None and (len(wanted) > 1 or "png" in wanted):
         raise UsageError("--format: several formats, or a png, need a folder to be written to: --out DIR")
+    if as_json and out is None and formats and wanted != ("json",):
+        raise UsageError(
+            f"--json and --format {wanted[0]}: stdout holds one of them", hint="or add --out DIR"
+        )
+    if out is not None:
+        paths.require_folder("--out", out)
     given = compare_arguments.parse(networks, teacher)
     device = values.launch_plan(gpus=gpus)
 

@@ -9,6 +9,7 @@ import typer
 
 from hwdkit.cli.options import DATA, Checkpoint, DataRoot, Json, Quiet, app
 from hwdkit.commands import exits, values
+from hwdkit.commands.sizes import height_by_width
 from hwdkit.errors import UsageError
 
 
@@ -17,7 +18,7 @@ from hwdkit.errors import UsageError
 )
 def export(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; must not exist.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new file: .onnx, or .pt2 for torch-export.")],
     kind: Annotated[
         str, typer.Option("--format", help="onnx | torch-export (a .pt2 archive for PyTorch)")
     ] = "onnx",
@@ -57,7 +58,10 @@ def export(
     ] = None,
     data_root: DataRoot = DATA,
     int8: Annotated[
-        bool, typer.Option("--int8", help="onnx: 8-bit weights and activations; measures what they cost.")
+        bool,
+        typer.Option(
+            "--int8", help="onnx: 8-bit weights and activations; measures on the dataset what they cost."
+        ),
     ] = False,
     calibration: Annotated[int, typer.Option(min=1, help="int8: images to calibrate on.")] = 64,
     limit: Annotated[
@@ -75,7 +79,7 @@ def export(
     input must look like are in its metadata.
     """
     format_ = values.one_of("--format", kind, ("onnx", "torch-export"))
-    height_width = values.size(size)
+    height_width = height_by_width("--input", size, least=32)
     axes = _axes(dynamic)
     what = values.one_of("--output", output, ("logits", "full", "classes"))
     if int8 and format_ != "onnx":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from hwdkit.cli.options import (
     Quiet,
     app,
 )
-from hwdkit.commands import exits, values
+from hwdkit.commands import exits, paths, values
 from hwdkit.errors import UsageError
 
 FORMATS = ("table", "json", "csv", "md", "latex", "html")
@@ -110,6 +111,8 @@ def per_class_report(
         _refuse_measuring(context)
     named = values.compared(compare or [])
     order = values.one_of("--sort", sort, ORDERS)
+    if not math.isfinite(temperature):
+        raise UsageError(f"--tau: {temperature} is no temperature")
     rule = values.one_of("--absent", absent, ("present", "paper"))
     kind = values.one_of("--divergence", divergence, ("mse", "kl"))
     on = {"activation": "activation", "logit": "logits"}[
@@ -122,6 +125,7 @@ def per_class_report(
     wanted = formats or (["table"] if saved else [name for name in FORMATS if name != "latex"])
     for name in wanted:
         values.one_of("--format", name, FORMATS)
+    out = paths.require_folder("--out", out or Path("reports"))
     device = values.launch_plan(gpus=gpus)
 
     from hwdkit.commands import console
@@ -144,19 +148,19 @@ def per_class_report(
         sort=order,
         classes=tuple(classes or ()),
         formats=tuple(wanted),
-        out=out or Path("reports"),
+        out=out,
         examples=examples,
         limit=limit,
         workers=workers,
         cpu=on_cpu,
     )
     report, files = command.run(options)
-    paths = [str(path) for path in files]
+    written = [str(path) for path in files]
     exits.print_result(
-        {**report.to_dict(), "files": paths},
+        {**report.to_dict(), "files": written},
         as_json,
         # Without the table, the paths are the result: for a script to pick up.
-        lambda: command.render(report, options) if "table" in wanted else "\n".join(paths),
+        lambda: command.render(report, options) if "table" in wanted else "\n".join(written),
     )
 
 

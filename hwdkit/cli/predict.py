@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hwdkit.cli.options import DATA, Checkpoint, DataRoot, Json, OneGpu, Quiet, app
-from hwdkit.commands import exits, paths, values
+from hwdkit.commands import exits, paths, sizes, values
 from hwdkit.errors import UsageError
 
 
@@ -53,7 +52,8 @@ def predict(
         typer.Option("--ids", help="Also PNGs with the dataset's own ids, for its benchmark, in ids/."),
     ] = False,
     frame_masks: Annotated[
-        bool, typer.Option("--frame-masks", help="Of films also masks/ (and ids/) of every frame.")
+        bool,
+        typer.Option("--frame-masks", help="Of films also masks/ (with --ids also ids/) of every frame."),
     ] = False,
     data_root: DataRoot = DATA,
     gpus: OneGpu = "auto",
@@ -69,7 +69,8 @@ def predict(
 
     --data-root is looked into for the --ids of a dataset of your own only.
     """
-    window, step = _window("--slide", slide), _window("--stride", stride)
+    window = None if slide is None else sizes.height_by_width("--slide", slide, least=32)
+    step = None if stride is None else sizes.height_by_width("--stride", stride, least=1)
     if step and (window is None or step[0] > window[0] or step[1] > window[1]):
         raise UsageError(f"--stride {stride}: needs a --slide HxW that is no smaller, or pixels are left out")
     factors = values.scales("--scales", scales)
@@ -104,13 +105,3 @@ def predict(
     exits.print_result(result, as_json, lambda: command.render(result), error=failure)
     if failure:
         raise failure
-
-
-def _window(option: str, text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.lower())
-    least = 32 if option == "--slide" else 1
-    if found is None or min(int(found[1]), int(found[2])) < least:
-        raise UsageError(f"{option}: {text!r} is not HEIGHTxWIDTH, {least} pixels or more a side")
-    return int(found[1]), int(found[2])

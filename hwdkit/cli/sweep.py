@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hwdkit.cli.options import DATA, DataRoot, Gpus, Json, MaybeRecipe, Quiet, Set, app
-from hwdkit.commands import exits, values
+from hwdkit.commands import exits, paths, values
 from hwdkit.errors import UsageError
 
 
@@ -87,6 +87,8 @@ def sweep(
         raise UsageError("--emit-commands, --summary-only and --dry-run exclude each other")
     if emit_commands and as_json:
         raise UsageError("--emit-commands prints lines for a shell: leave out --json")
+    if emit_commands and (jobs or not keep_going):
+        raise UsageError("--emit-commands runs nothing: --jobs and --fail-fast have no meaning with it")
     chosen: dict[str, Any] = {
         "data_root": data_root,
         "launch": values.launch_plan(gpus=gpus),
@@ -96,22 +98,19 @@ def sweep(
         "metric": values.one_of("--metric", metric, ("last", "best")),
         "forms": tuple(values.one_of("--format", form, ("png", "svg", "pdf")) for form in formats or ["png"]),
     }
-    plan_options = {
-        "--recipe": recipe,
-        "--grid": grid,
-        "--seeds": seeds,
-        "--set": set_,
-        "--baseline": baseline,
-    }
-    plan_options |= {"--reference": reference, "--teacher": teacher}
     if summary_only:
-        given = [option for option, value in plan_options.items() if value]
-        if given or out is None:
-            raise UsageError("--summary-only reads all it needs from --out: give that, and none of --recipe, "
-                             "--grid, --seeds, --set, --baseline, --reference, --teacher")  # fmt: skip
+        plan_options = {
+            "--recipe": recipe, "--grid": grid, "--seeds": seeds, "--set": set_, "--baseline": baseline,
+            "--reference": reference, "--teacher": teacher, "--jobs": jobs, "--max-time": max_time,
+        }  # fmt: skip
+        if out is None or any(plan_options.values()):
+            none_of = ", ".join(plan_options)
+            raise UsageError(
+                f"--summary-only reads all it needs from --out: give that, and none of {none_of}"
+            )
         return _summary_only(out, chosen, as_json=as_json)
     plan = _plan(recipe, grid or [], seeds, set_ or [], baseline=baseline, references=reference or [])
-    out = out or Path("sweeps", plan.recipe)
+    out = paths.require_possible("--out", out or Path("sweeps", plan.recipe))
 
     from hwdkit.commands import console, launch, sweep_folder
     from hwdkit.commands import sweep as command
@@ -122,9 +121,8 @@ def sweep(
     options = command.Options(out=out, **chosen)
     plan = sweep_folder.prepared(plan, teacher=teacher, out=out)
     if emit_commands:
-        for line in command.commands(plan, options, max_time=max_time):
-            typer.echo(line)
-        return None
+        lines = command.commands(plan, options, max_time=max_time)
+        return console.write("".join(f"{line}\n" for line in lines))
     if dry_run:
         listed = command.dry(plan, options)
         return exits.print_result(listed, as_json, lambda: command.render_dry(listed))

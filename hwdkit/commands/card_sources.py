@@ -7,13 +7,13 @@ names the checkpoint's. All of them may come from outside; what does not fit is 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hwdkit.checkpoints import foreign_json
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import DataError, HwdkitError
 from hwdkit.recipe.load import loads_resolved
@@ -37,8 +37,8 @@ def run_of(named: Path | None, beside: Path, recipe_sha256: object) -> tuple[Rec
         if hashlib.sha256(text).hexdigest() != recipe_sha256:
             raise DataError("not the recipe that the checkpoint names")
         recipe = loads_resolved(text.decode(), source=str(run.recipe))
-        info = json.loads(run.info.read_bytes()) if run.info.is_file() else {}
-    except (HwdkitError, OSError, ValueError, RecursionError) as error:
+        info = foreign_json.loads(run.info.read_bytes()) if run.info.is_file() else {}
+    except (HwdkitError, OSError, ValueError) as error:
         if named is None and isinstance(error, FileNotFoundError):
             return None, {}
         first = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -69,18 +69,18 @@ def evaluated(path: Path, digest: str) -> Scores:
         DataError: it is not that, or of another file.
     """
     try:
-        result = json.loads(path.read_bytes())
+        result = foreign_json.loads(path.read_bytes())
         of, protocol = result["checkpoint_sha256"], result["protocol"]
         how = f"{protocol['mode']}, scales {', '.join(f'{float(s):g}' for s in protocol['scales'])}"
         how += ", flip" if protocol["flip"] else ""
         count = int(result["images"])
         of_all = "" if count == result["images_in_split"] else f" of {int(result['images_in_split'])}"
         measured = f"{result['dataset']} {result['split']}, {count}{of_all} images; {how}"
-        per_class = tuple((str(row["name"]), _share(row["iou"])) for row in result["per_class"])
+        per_class = tuple((str(row["name"]), _score(row["iou"])) for row in result["per_class"])
         means, split = _means(result), str(result["split"])
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(
             "is no result of an evaluation",
             where=str(path),
@@ -92,11 +92,13 @@ def evaluated(path: Path, digest: str) -> Scores:
 
 
 def _means(values: Mapping[str, Any]) -> dict[str, float]:
-    return {key: float(values[key]) for key in MEANS if is_number(values.get(key)) and 0 <= values[key] <= 1}
+    found = {key: _score(values.get(key)) for key in MEANS}
+    return {key: value for key, value in found.items() if value is not None}
 
 
-def _share(value: Any) -> float | None:
-    return float(value) if is_number(value) else None
+def _score(value: Any) -> float | None:
+    """A number in 0..1, or None."""
+    return float(value) if is_number(value) and 0 <= value <= 1 else None
 
 
 def is_number(value: Any) -> bool:

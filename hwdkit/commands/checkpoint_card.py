@@ -50,7 +50,7 @@ def run(path: Path, options: Options) -> dict[str, Any]:
     card = gather(loaded, options)
     text = render_card(card)
     if options.out is not None:
-        with replacing(options.out) as temporary:
+        with replacing(options.out, new=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return {
         "checkpoint": str(loaded.path),
@@ -129,7 +129,7 @@ def _training(recipe: Recipe, info: Mapping[str, Any], metadata: Mapping[str, An
     processes = info.get("world_size")
     rows = {
         "dataset": f"{recipe.data.dataset}, split {recipe.data.train_split}",
-        "losses": " + ".join(f"{one.weight:g} {name}" for name, one in recipe.losses.items()),
+        "losses": " + ".join(f"{one.weight:g} {name}" for name, one in recipe.losses.items() if one.weight),
         "teacher": _teacher(recipe, info) if metadata.get("role") == "student" else "",
         "steps": f"{metadata.get('step', train.iterations)} of {train.iterations}, "
         f"{train.batch_size} crops of {recipe.data.crop[0]}x{recipe.data.crop[1]} each",
@@ -153,7 +153,7 @@ def _teacher(recipe: Recipe, info: Mapping[str, Any]) -> str:
     if recipe.teacher is None:
         return ""
     sha256 = info.get("teacher_sha256")
-    named = [recipe.teacher.recipe or "", f"sha256 {sha256}" if isinstance(sha256, str) else ""]
+    named = [Path(recipe.teacher.recipe or "").name, f"sha256 {sha256}" if isinstance(sha256, str) else ""]
     return ", ".join(part for part in named if part)
 
 

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from hwdkit import __version__
 from hwdkit.checkpoints import cirkd, mmseg, smp, torchvision
-from hwdkit.checkpoints.files import Published, UnsafePickle, file_digest, read_published, save_model
+from hwdkit.checkpoints.files import (
+    Published,
+    UnsafePickle,
+    file_digest,
+    read_published,
+    replacing,
+    save_model,
+)
 from hwdkit.checkpoints.mmseg_config import describe
 from hwdkit.checkpoints.renaming import Converted, has, without_module
 from hwdkit.commands import paths
@@ -163,7 +170,8 @@ def _import_network(path: Path, found: Converted, options: Options, layout: Layo
         "dataset_fingerprint": None,  # of the images that it was trained on nothing is known
         "imported": source,
     }
-    save_model(options.out, model.state_dict(), metadata)
+    with replacing(options.out, new=True) as temporary:
+        save_model(temporary, model.state_dict(), metadata)
     return {
         "written": str(options.out),
         "sha256": file_digest(options.out),
@@ -183,7 +191,8 @@ def _import_backbone(path: Path, weights: Mapping[str, Tensor], options: Options
     require_finite(found.state, where=str(path))
     name, words = found.network["backbone"], found.network["backbone_options"]
     create_backbone(name, words, 8, pretrained=found.state)  # as a recipe's `pretrained:` will
-    save_model(options.out, found.state, {})
+    with replacing(options.out, new=True) as temporary:
+        save_model(temporary, found.state, {})
     contract = found.network["input"]
     shown = ", ".join(f"{k}: {contract[k]}" for k in ("channel_order", "range", "mean", "std"))
     return {
@@ -225,9 +234,12 @@ def _require_classes(found: Converted, layout: Layout) -> None:
             if fitting
             else f"no dataset that hwdkit knows has {channels} classes",
         )
-    if len(found.class_names) != channels:
-        return
-    for i, (theirs, ours) in enumerate(zip(found.class_names, layout.classes, strict=True)):
+    if found.class_names and len(found.class_names) != channels:
+        raise CheckpointError(
+            f"it names {len(found.class_names)} classes, and its classifier has {channels}",
+            hint="which output stands for which class cannot be known",
+        )
+    for i, (theirs, ours) in enumerate(zip(found.class_names, layout.classes, strict=False)):
         if _letters(theirs) != _letters(ours):
             raise CheckpointError(
                 f"it names its class {i} {printable(theirs)!r}, dataset {layout.name} has {ours!r} there",

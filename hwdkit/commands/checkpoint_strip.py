@@ -66,7 +66,7 @@ def run(path: Path, options: Options) -> dict[str, Any]:
         "loads_as": "fp32",
         "aux_head": "removed" if auxiliary else "none",
     }
-    with replacing(options.out) as temporary:
+    with replacing(options.out, new=True) as temporary:
         save_model(temporary, state, facts)
         difference = _difference(loaded, load_network(temporary), options.dtype)
     return {

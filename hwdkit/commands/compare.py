@@ -67,7 +67,6 @@ def run(options: Options) -> tuple[Comparison, list[Path]]:
         UsageError: the arguments do not make sense together; nothing has been evaluated.
         CheckpointError, DataError: a network or the dataset is missing, or they do not fit.
     """
-    _require_folder(options.out)
     paths = sum(len(each.paths) for each in options.given)
     with console.progress("reading networks", paths) as advance:
         groups = read_groups(options.given, advance)
@@ -103,11 +102,6 @@ def run(options: Options) -> tuple[Comparison, list[Path]]:
     both = base is None and len(methods) == 2
     comparison = compare(methods, setting, all_pairs=options.all_pairs or both)
     return comparison, write(comparison, options)
-
-
-def _require_folder(out: Path | None) -> None:
-    if out is not None and out.exists() and not out.is_dir():
-        raise UsageError(f"--out: {out} is no folder")
 
 
 def _baseline(groups: Sequence[Group], options: Options) -> Group | None:

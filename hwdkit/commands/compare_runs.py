@@ -18,8 +18,9 @@ import torch
 
 from hwdkit.checkpoints.files import file_digest
 from hwdkit.commands.compare_arguments import TEACHER, Given
+from hwdkit.commands.training import RESUMABLE_CHANGES
 from hwdkit.engine.networks import load_network
-from hwdkit.engine.rundir import RunDir
+from hwdkit.engine.rundir import RunDir, training_seconds
 from hwdkit.errors import CheckpointError, HwdkitError, UsageError
 from hwdkit.models.segmenter import NetworkSpec
 from hwdkit.recipe.load import loads_resolved
@@ -74,13 +75,19 @@ class Network:
         return all(loss.loss == "ce" or loss.weight == 0 for loss in self.recipe.losses.values())
 
     def method_key(self) -> str:
-        """The same for runs that differ in their seed alone; where the teacher lies does not matter."""
+        """The same for runs that differ in their seed alone, or in what moves no weight.
+
+        A teacher is told by its content, wherever it lies; by its path where the run has not noted that.
+        """
         if self.recipe is None:
             return f"checkpoint {self.given}"
         content = self.recipe.model_dump(mode="json", exclude={"seed", "summary"})
-        content["data"].pop("workers")
-        if content["teacher"]:
-            content["teacher"]["checkpoint"] = self.info.get("teacher_sha256")
+        for key in RESUMABLE_CHANGES:
+            section, _, name = key.partition(".")
+            content[section].pop(name)
+        sha256 = self.info.get("teacher_sha256")
+        if content["teacher"] and sha256:
+            content["teacher"]["checkpoint"] = {"sha256": sha256}
         return json.dumps([self.metadata.get("role"), content], sort_keys=True)
 
     def own_name(self) -> str:
@@ -232,18 +239,14 @@ def _recorded(run: RunDir) -> tuple[Recipe | None, dict[str, Any], Costs]:
 
 
 def _costs(rows: list[Any], info: dict[str, Any]) -> Costs:
-    """Time and memory from metrics.jsonl; a row of losses covers the steps since the one before."""
+    """Time and memory from metrics.jsonl, which may hold anything."""
     steps = [row for row in rows if isinstance(row, dict) and _positive(row, "step", "step_ms")]
     memory = [float(row["memory_mib"]) for row in steps if _positive(row, "memory_mib")]
-    milliseconds, before = 0.0, 0
-    for row in steps:
-        milliseconds += row["step_ms"] * max(0, row["step"] - before)
-        before = row["step"]
     device = info.get("device")
     return Costs(
         step_seconds=median(row["step_ms"] for row in steps) / 1000 if steps else None,
         memory_mib=max(memory, default=None),
-        hours=milliseconds / 3.6e6 if steps else None,
+        hours=training_seconds(steps) / 3600 if steps else None,
         device=device if isinstance(device, str) else None,
     )
 

@@ -19,6 +19,7 @@ from rich.text import Text
 from hwdkit.commands import checkup, extras, holdings, limits, surroundings
 from hwdkit.commands.findings import Finding, asked, counted
 from hwdkit.errors import EnvironmentFailure
+from hwdkit.report.render import printable
 
 LEVELS = ("ok", "note", "problem")
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
@@ -88,7 +89,7 @@ def _checks(data_root: Path) -> dict[str, dict[str, Callable[[], Iterable[Findin
 def render(result: dict[str, Any]) -> Group:
     """Show the findings by section, the problems last, each with what to type."""
     findings = result["findings"]
-    width = max(len(_printable(finding["name"])) for finding in findings)
+    width = max(len(printable(finding["name"])) for finding in findings)
     parts: list[Text | Table] = []
     for section in dict.fromkeys(finding["section"] for finding in findings):
         rows = [f for f in findings if f["section"] == section and f["level"] != "problem"]
@@ -107,14 +108,9 @@ def _table(findings: list[dict[str, Any]], width: int) -> Table:
     table.add_column(min_width=width, no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
-        value = Text(_printable(finding["value"]))
+        value = Text(printable(finding["value"]))
         if finding["fix"]:
-            value.append(f"\ntype: {_printable(finding['fix'])}", "cyan")
-        level, name = finding["level"], Text(_printable(finding["name"]))  # brackets are not markup
+            value.append(f"\ntype: {printable(finding['fix'])}", "cyan")
+        level, name = finding["level"], Text(printable(finding["name"]))  # brackets are not markup
         table.add_row(Text(level, STYLES[level]), name, value)
     return table
-
-
-def _printable(text: str) -> str:
-    """Names of files may hold control characters, which a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

@@ -6,7 +6,6 @@ Nothing stands under the name that was asked for until it has been verified.
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +17,14 @@ from rich.text import Text
 from torch import Tensor
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands import export_int8
+from hwdkit.commands import export_int8, paths
 from hwdkit.commands.export_int8 import Calibration
 from hwdkit.commands.memory import explained_memory
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, load_index
 from hwdkit.data.own_images import Found, find_images, read_upright
 from hwdkit.engine.networks import Loaded, load_network, require_classes
-from hwdkit.errors import DataError, GateError, UsageError
+from hwdkit.errors import DataError, GateError
 from hwdkit.export import files, verify
 from hwdkit.export.deployed import Form, trace
 from hwdkit.report.render import printable
@@ -33,6 +32,7 @@ from hwdkit.report.render import printable
 log = logging.getLogger("hwdkit")
 
 MEMORY_HINT = "give a smaller --input"
+SUFFIXES: dict[files.Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
 VERIFIED = 2
 """Pictures that a file is verified on, at each shape."""
 
@@ -63,13 +63,12 @@ def run(checkpoint: Path, options: Options) -> tuple[dict[str, Any], GateError |
         raise when int8 lost more mIoU than is allowed. The file is there in both cases.
 
     Raises:
-        UsageError: the file exists.
+        UsageError: the file exists or cannot be named so.
         EnvironmentFailure: the extra is not installed, or the disk cannot be written.
         CheckpointError: no network, one that cannot be exported, or a file that differs from it.
         DataError: an image cannot be read; with int8, the dataset is not there.
     """
-    if os.path.lexists(options.out):
-        raise UsageError(f"--out: {options.out} exists; name a new file")
+    paths.require_new_file("--out", options.out, suffix=SUFFIXES[options.format])
     if options.format == "onnx":
         files.require_onnx()
     found = find_images(list(options.images)) if options.images else []
@@ -78,11 +77,11 @@ def run(checkpoint: Path, options: Options) -> tuple[dict[str, Any], GateError |
     if options.format == "onnx":
         files.require_room(loaded)
     index = _dataset(loaded, options)
-    pictures = _few_pictures(found, index, options.form) if options.verify else None
     metadata = files.description(loaded, options.form)
     with ExitStack() as stack:
         stack.enter_context(explained_memory(MEMORY_HINT))
-        target = stack.enter_context(replacing(options.out))
+        target = stack.enter_context(replacing(options.out, new=True))
+        pictures = _few_pictures(found, index, options.form) if options.verify else None
         exact = target
         if options.int8:
             exact = target.with_name(f"{target.name}.fp32")
@@ -131,13 +130,15 @@ def _dataset(loaded: Loaded, options: Options) -> DatasetIndex | None:
     """
     try:
         index = load_index(options.data_root / str(loaded.metadata["dataset"]))
-    except DataError:
-        if options.int8:
-            raise
-        return None
+    except DataError as error:
+        if not options.int8:
+            return None
+        what = f"--int8 measures mIoU on the checkpoint's dataset, also with --images: {error.message}"
+        raise DataError(what, where=error.where, hint=error.hint) from error
     if options.int8:
         require_classes(loaded, index)
-        missing = [split for split in ("train", "val") if not index.splits.get(split)]
+        needed = ("val",) if options.images else ("train", "val")
+        missing = [split for split in needed if not index.splits.get(split)]
         if missing:
             raise DataError(
                 f"dataset {index.name} has no {' and no '.join(missing)} split, which --int8 needs"

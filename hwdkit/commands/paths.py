@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hwdkit.data.file_names import LONGEST_NAME as LONGEST_NAME
+from hwdkit.data.file_names import is_too_long
 from hwdkit.errors import UsageError
-
-LONGEST_NAME = 220
-"""Bytes; file systems allow 255, of which a file that is being written needs some."""
 
 
 def require_possible(option: str, path: Path) -> Path:
@@ -55,7 +54,7 @@ def require_new_file(option: str, path: Path, *, suffix: str) -> None:
         raise UsageError(f"{option}: {path} does not end in {suffix}")
     if os.path.lexists(path):
         raise UsageError(f"{option}: {path} exists; nothing is overwritten, name a new file")
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
+    if is_too_long(path.name):
         raise UsageError(f"{option}: {_short(path)} is longer than {LONGEST_NAME} bytes; name it shorter")
 
 

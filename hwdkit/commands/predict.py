@@ -5,9 +5,7 @@ One image is in memory at a time. What becomes of one is `prediction.py`, of a f
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from hwdkit.checkpoints.files import file_digest
-from hwdkit.commands import console, paths
+from hwdkit.commands import paths
 from hwdkit.commands.memory import explained_memory
+from hwdkit.commands.pace import paced
 from hwdkit.commands.predict_film import predict_film
 from hwdkit.commands.prediction import Options, Prediction
 from hwdkit.data import video
 from hwdkit.data.own_images import Found, find_images, output_names
 from hwdkit.engine.networks import load_network
-from hwdkit.errors import CheckpointError, DataError, OutOfMemory
+from hwdkit.errors import CheckpointError, DataError, OutOfMemory, UsageError
 from hwdkit.report.render import printable
 
-log = logging.getLogger("hwdkit")
-
 MEMORY_HINT = "predict in windows (--slide 512x512), or on the CPU (--gpus 0)"
-
-SECONDS_BETWEEN_LINES = 30.0
-"""How often a log that nobody watches hears of the progress."""
 
 
 def run(sources: list[str], checkpoint: Path, options: Options) -> tuple[dict[str, Any], DataError | None]:
@@ -49,7 +43,7 @@ def run(sources: list[str], checkpoint: Path, options: Options) -> tuple[dict[st
         (exit 4) to raise when there are any.
 
     Raises:
-        UsageError: the folder to write to holds something.
+        UsageError: the folder to write to holds something, or an option would do nothing to these sources.
         DataError: a source that is not there or holds no image. Nothing has been written.
         CheckpointError: no network, or more classes than a mask can hold.
         EnvironmentFailure: a film without PyAV. Nothing has been written.
@@ -58,6 +52,7 @@ def run(sources: list[str], checkpoint: Path, options: Options) -> tuple[dict[st
     paths.require_empty("--out", options.out)
     found = find_images(sources)
     names = output_names(found)
+    _require_effect(found, options)
     if any(file.is_film for file in found):
         video.require_av()
     loaded = load_network(checkpoint)
@@ -70,8 +65,11 @@ def run(sources: list[str], checkpoint: Path, options: Options) -> tuple[dict[st
         loaded.model.to(device).eval()
     prediction = Prediction(loaded, options)
     named = list(zip(found, names, strict=True))
-    for image, name in _with_progress([one for one in named if not one[0].is_film]):
-        _attempt(prediction.image, image, name, prediction)
+    images = [one for one in named if not one[0].is_film]
+    with paced("predict", len(images), "images") as tell:
+        for done, (image, name) in enumerate(images):
+            tell(done)
+            _attempt(prediction.image, image, name, prediction)
     for film, name in (one for one in named if one[0].is_film):  # each has a bar of its own
         _attempt(lambda of, to: predict_film(of, to, prediction), film, name, prediction)
     return _result(prediction, found), _failure(prediction, found)
@@ -89,18 +87,17 @@ def _attempt(work: Callable[[Found, str], None], file: Found, name: str, predict
         prediction.tally.unreadable.append({"image": str(file.path), "reason": error.message})
 
 
-def _with_progress(images: list[tuple[Found, str]]) -> Iterator[tuple[Found, str]]:
-    """A bar at a terminal; in a pipe a line now and then."""
-    began = told = time.monotonic()
-    with console.progress("predict", len(images)) as advance:
-        for done, image in enumerate(images):
-            advance(done)
-            now = time.monotonic()
-            if done and now - told >= SECONDS_BETWEEN_LINES and not console.stderr.is_terminal:
-                left = (now - began) / done * (len(images) - done)
-                log.info("%d of %d images, about %.0f s left", done, len(images), left)
-                told = now
-            yield image
+def _require_effect(found: list[Found], options: Options) -> None:
+    """Refuse what would silently do nothing: films are all or none of the sources.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    films = [file.is_film for file in found]
+    if options.frame_masks and not any(films):
+        raise UsageError("--frame-masks is for films, and there is none among the images")
+    if options.ids and all(films) and not options.frame_masks:
+        raise UsageError("--ids: of films the frames have ids: add --frame-masks")
 
 
 def _result(prediction: Prediction, found: list[Found]) -> dict[str, Any]:
@@ -135,7 +132,9 @@ def _failure(prediction: Prediction, found: list[Found]) -> DataError | None:
     if not tally.unreadable:
         return None
     written = tally.written + len(tally.films)
-    rest = f"the other {written} are written" if written else "nothing is written"
+    rest = (
+        f"the other {written} {'is' if written == 1 else 'are'} written" if written else "nothing is written"
+    )
     kind = "files" if any(file.is_film for file in found) else "images"
     listed = "\n".join(f"  {row['image']}: {row['reason']}" for row in tally.unreadable)
     return DataError(f"{len(tally.unreadable)} of {len(found)} {kind} could not be read, {rest}:\n{listed}")

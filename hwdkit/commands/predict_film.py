@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands import console
+from hwdkit.commands.pace import paced
 from hwdkit.commands.prediction import Prediction, beside
 from hwdkit.data.own_images import Found
 from hwdkit.data.video import Film, Recorder, opened, recording
 from hwdkit.errors import DataError
 from hwdkit.report.overlay import Pixels, overlay
+from hwdkit.report.render import printable
 
 log = logging.getLogger("hwdkit")
-
-SECONDS_BETWEEN_LINES = 30.0
-"""How often a log that nobody watches hears of the progress."""
 
 
 def predict_film(found: Found, name: str, prediction: Prediction) -> None:
@@ -33,7 +31,7 @@ def predict_film(found: Found, name: str, prediction: Prediction) -> None:
         prediction: the network at work.
 
     Raises:
-        DataError: it cannot be read to its end, or has no frame.
+        DataError: it cannot be read to its end, has no frame, or its pictures cannot be encoded.
         EnvironmentFailure: PyAV is missing.
     """
     options = prediction.options
@@ -54,9 +52,9 @@ def _each_frame(
     film: Film, name: str, recorders: dict[str, Recorder], prediction: Prediction
 ) -> dict[str, Any]:
     counts = np.zeros(len(prediction.loaded.classes), dtype=np.int64)
-    began = told = time.monotonic()
+    began = time.monotonic()
     done, size, last = 0, (0, 0), Fraction(0)
-    with console.progress(film.path.name, film.frames) as advance:
+    with paced(film.path.name, film.frames, "frames") as tell:
         for pixels, seconds in film.read():
             mask = prediction.mask(pixels)
             for folder, recorder in recorders.items():
@@ -65,16 +63,11 @@ def _each_frame(
             if prediction.options.frame_masks:
                 prediction.write(f"{name}/{done:06}.png", list(prediction.class_maps(mask)))
             counts += prediction.count(mask)
-            advance(done)
-            now = time.monotonic()
-            if now - told >= SECONDS_BETWEEN_LINES and not console.stderr.is_terminal:
-                of = f" of {film.frames}" if film.frames else ""
-                log.info("%s: %d%s frames, %.2f frames/s", film.path.name, done, of, done / (now - began))
-                told = now
+            tell(done)
     if not done:
         raise DataError("has no frame that can be decoded", where=str(film.path))
     speed = done / max(time.monotonic() - began, 1e-9)
-    log.info("%s: %d frames, %.2f frames/s", film.path.name, done, speed)
+    log.info("%s: %d frames, %.2f frames/s", printable(film.path.name), done, speed)
     return {
         "frames": done,
         "height": size[0],

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from rich import box
@@ -51,21 +51,30 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """Where the networks come from: one of the three.
+class Subjects:
+    """Where the networks come from; at least one.
 
     Attributes:
-        recipe: its student and teacher.
-        checkpoint: a file or run directory.
-        network: described on the command line; `Options.classes` is set.
+        recipes: their students and teachers.
+        checkpoints: files or run directories.
+        networks: described on the command line; `Options.classes` is set.
     """
 
-    recipe: Recipe | None = None
-    checkpoint: Path | None = None
-    network: Network | None = None
+    recipes: tuple[Recipe, ...] = ()
+    checkpoints: tuple[Path, ...] = ()
+    networks: tuple[Network, ...] = ()
 
 
-def run(subject: Subject, options: Options) -> dict[str, Any]:
+class Candidate(NamedTuple):
+    """A network in the table: what it is called, whose part it plays, and whether budgets bind it."""
+
+    title: str
+    role: Literal["student", "teacher", "network"]
+    bound: bool
+    model: Segmenter
+
+
+def run(subjects: Subjects, options: Options) -> dict[str, Any]:
     """Profile networks at every asked-for size; pretrained weights are not loaded, they change no cost.
 
     Returns:
@@ -73,13 +82,12 @@ def run(subject: Subject, options: Options) -> dict[str, Any]:
         profile a network and size, one budget a bound and profile; `train_step` None unless asked for.
     """
     device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
-    rows, step = [], None
+    rows, bound, step = [], [], None
     with _threads(options.threads), explained_memory(MEMORY_HINT):
-        networks = _networks(subject, options)
-        for (role, name), model in networks.items():
+        for candidate in _candidates(subjects, options):
             for size in options.sizes:
                 measured = profile(
-                    model.to(device),
+                    candidate.model.to(device),
                     size,
                     batch=options.batch,
                     warmup=options.warmup,
@@ -87,15 +95,15 @@ def run(subject: Subject, options: Options) -> dict[str, Any]:
                     dtype=DTYPES[options.dtype],
                     thop=options.counter in ("all", "thop"),
                 )
-                rows.append({"network": name, "role": role, **measured.to_dict()})
-            model.to("cpu")
-        bound = _bound_role(list(networks), options.role)
+                rows.append({"network": candidate.title, "role": candidate.role, **measured.to_dict()})
+                bound += rows[-1:] if candidate.bound else []
+            candidate.model.to("cpu")
         if options.train_step:
-            assert subject.recipe is not None
+            (recipe,) = subjects.recipes
             step = train_step.run(
-                subject.recipe,
-                "teacher" if bound == "teacher" else "student",
-                options.classes or described.classes_of(subject.recipe, options.data_root),
+                recipe,
+                "teacher" if options.role == "teacher" or recipe.student is None else "student",
+                options.classes or described.classes_of(recipe, options.data_root),
                 device=device,
                 warmup=options.warmup,
                 repeats=options.iterations,
@@ -106,7 +114,7 @@ def run(subject: Subject, options: Options) -> dict[str, Any]:
         "dtype": options.dtype,
         "threads": threads,
         "profiles": rows,
-        "budgets": budgets.verdicts(options.budgets, [row for row in rows if bound in ("both", row["role"])]),
+        "budgets": budgets.verdicts(options.budgets, bound),
         "train_step": step,
     }
 
@@ -122,33 +130,40 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _bound_role(networks: list[tuple[str, str]], role: Role | None) -> str:
-    """Whose cost matters where nobody says: the student's, which will be deployed; else the only one's."""
-    roles = {role for role, _ in networks}
-    return role or ("student" if "student" in roles else roles.pop())
-
-
-def _networks(subject: Subject, options: Options) -> dict[tuple[str, str], Segmenter]:
-    """(role, title) -> network; the role of one that is no recipe's is "network"."""
-    if subject.checkpoint is not None:
-        loaded = load_network(subject.checkpoint)
-        name = str(loaded.metadata.get("recipe") or loaded.path.stem)
-        return {("network", printable(name)): loaded.model}
-    if subject.network is not None:
+def _candidates(subjects: Subjects, options: Options) -> list[Candidate]:
+    """Everything that is profiled, built before the first is measured: a mistake costs no waiting."""
+    alone = len(subjects.recipes) + len(subjects.checkpoints) == 1
+    found = [each for recipe in subjects.recipes for each in _of_recipe(recipe, options, alone=alone)]
+    for path in subjects.checkpoints:
+        loaded = load_network(path)
+        name = str(loaded.metadata.get("recipe") or loaded.path.stem) if alone else str(path)
+        found.append(Candidate(printable(name), "network", True, loaded.model))
+    for section in subjects.networks:
         assert options.classes is not None
-        section = subject.network
-        return {("network", f"{section.head} {section.backbone}"): described.bare(section, options.classes)}
-    recipe = subject.recipe
-    assert recipe is not None
+        title = f"{section.head} {section.backbone}"
+        found.append(Candidate(title, "network", True, described.bare(section, options.classes)))
+    return found
+
+
+def _of_recipe(recipe: Recipe, options: Options, *, alone: bool) -> Iterator[Candidate]:
+    """A recipe's networks; of several recipes the student's alone, which will be deployed.
+
+    Budgets bind the student, if nobody names a role and there is one.
+    """
+    deployed: Role = "teacher" if recipe.student is None else "student"
+    bound = options.role or deployed
+    shown = options.role or ("both" if alone else deployed)
     classes = options.classes or described.classes_of(recipe, options.data_root)
-    found: dict[str, Segmenter] = {}
-    if recipe.student is not None and options.role != "teacher":
-        found["student"] = described.bare(recipe.student, classes)
-    if recipe.teacher is not None and options.role != "student":
-        found["teacher"] = described.teacher(recipe, classes)
-    if not found:
+    models: dict[Literal["student", "teacher"], Segmenter] = {}
+    if recipe.student is not None and shown != "teacher":
+        models["student"] = described.bare(recipe.student, classes)
+    if recipe.teacher is not None and shown != "student":
+        models["teacher"] = described.teacher(recipe, classes)
+    if not models:
         raise RecipeError(f"recipe {recipe.name} has no {options.role}", hint="choose another --role")
-    return {(role, f"{role} {m.spec.head} {m.spec.backbone}"): m for role, m in found.items()}
+    for role, model in models.items():
+        title = f"{role} {model.spec.head} {model.spec.backbone}"
+        yield Candidate(title if alone else f"{recipe.name} {title}", role, bound in ("both", role), model)
 
 
 def render(result: dict[str, Any]) -> Group:

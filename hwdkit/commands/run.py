@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,8 +129,9 @@ class Run:
                     return self._fit()
             except BaseException as error:
                 status = error.kind if isinstance(error, HwdkitError) else "failed"
-                self.folder.update_info(status=status, ended=now(), error=str(error) or type(error).__name__)
-                with suppress(HwdkitError):  # the table of a run that ends here must not hide why
+                with suppress(HwdkitError, ValueError):  # a disk that is full now must not hide why it ended
+                    said = str(error) or type(error).__name__
+                    self.folder.update_info(status=status, ended=now(), error=said)
                     self.folder.write_csv()
                 raise
             finally:
@@ -231,16 +232,22 @@ class Run:
         log.info(narration.validation(self.latest, improved))
         if improved:
             self._save_network(self.folder.best)
+        if self.recipe.train.keep_evaluated:
+            self._save_network(self.folder.evaluated(step))
 
     def _evaluation(self, student: Any) -> Evaluation:
         dataset = SegmentationDataset(self.index, self.recipe.data.val_split)
         pairs = eval_pairs(
             dataset, rank=self.ranks.rank, world=self.ranks.world, workers=self.recipe.data.workers
         )
-        # Images of many sizes: searching the fastest kernel for each would cost more than it gains.
+        # Images of many sizes: searching the fastest kernel for each, or compiling, would cost more than it
+        # gains. And the figures are those of `hwdkit evaluate`, which does neither.
+        compiles = self.recipe.train.compile
+        stance = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
         searches, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
         try:
-            return evaluate(student, pairs, self.protocol, ranks=self.ranks)
+            with stance:
+                return evaluate(student, pairs, self.protocol, ranks=self.ranks)
         finally:
             torch.backends.cudnn.benchmark = searches
 

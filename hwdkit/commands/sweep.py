@@ -84,19 +84,20 @@ def run(plan: Plan, options: Options) -> tuple[dict[str, Any], HwdkitError | Non
     sweep_folder.require_ours(options.out)
     stop = StopRequest(options.max_seconds)
     with sweep_folder.locked(options.out) as lock, stop.listening():
-        plan = sweep_folder.kept(plan, options.out)
         before = {job.name: state(options.out, job) for job in jobs(plan)}
         todo = [job for job in jobs(plan) if not is_settled(before[job.name])]
-        pool = Pool(plan, place, lock=lock, stop=stop)
         if todo:
             _require_ready(plan, todo, options)
+        plan = sweep_folder.kept(plan, options.out)
+        if todo:
             _tell_beginning(plan, todo, len(before), devices)
+        pool = Pool(plan, place, lock=lock, stop=stop)
         words = {name: settled_word(info) for name, info in before.items() if is_settled(info)}
         progress = Progress(plan, words, todo, pool)
         with progress.shown():
             pool.run(todo, fail_fast=options.fail_fast, look=progress.look)
-        error: HwdkitError | None = failure(plan, pool.outcomes, options.out)
-        if stop.reason:
+        error: HwdkitError | None = failure(plan, pool.failures(), options.out)
+        if stop.reason and not all(is_settled(state(options.out, job)) for job in todo):
             error = stop.error(command_line(sys.argv[1:]))
         return summarised(plan, options.out, metric=options.metric, forms=options.forms), error
 
@@ -155,7 +156,7 @@ def summary_only(options: Options) -> dict[str, Any]:
 def render(result: dict[str, Any], metric: Metric) -> Group:
     """The summary's table, and where the files are."""
     lines = [printable(note) for note in result["report"].notes]
-    lines.append("written  " + "  ".join(result["files"]))
+    lines.append(printable("written  " + "  ".join(result["files"])))
     return Group(sweep_table(result["report"], metric), Text("\n".join(lines)))
 
 
@@ -195,7 +196,7 @@ def _tell_beginning(plan: Plan, todo: Sequence[Job], total: int, devices: Sequen
     where = "on the CPU" if devices[0] is None else "one GPU each"
     log.info(
         "%s: %d runs to make of %d (%d cells x %d seeds), %s%s",
-        plan.recipe, len(todo), total, len(plan.cells), len(plan.seeds), where, at_once,
+        printable(plan.recipe), len(todo), total, len(plan.cells), len(plan.seeds), where, at_once,
     )  # fmt: skip
     if len(todo) > MANY:
         log.warning("%d runs: how long they will take is told after the first", len(todo))

@@ -1,4 +1,4 @@
-"""A sweep's folder: sweep.json, a recipe for each cell, and the lock that keeps two sweeps apart."""
+"""A sweep's folder: sweep.json, which says all of it, and the lock that keeps two sweeps apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from hwdkit.commands.sweep_plan import Cell, Plan
 from hwdkit.engine import build
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import EnvironmentFailure, RecipeError, UsageError
-from hwdkit.recipe.load import differences, dump, loads_resolved
+from hwdkit.recipe.load import differences, dump
+from hwdkit.recipe.schema import Recipe
 
 SAME_WEIGHTS = {"data.workers", "train.log_every", "train.save_every"}
 """Keys that may differ between two visits to a sweep: they change no weight and no score."""
@@ -48,17 +49,27 @@ def locked(folder: Path) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            who = file.read(20).strip() or "unknown"
+            who = ", ".join(map(str, _alive(path))) or "unknown"
             raise EnvironmentFailure(
-                f"another sweep (process {who}) or a run that it started is at work here",
+                f"another sweep or a run that it started is at work here (process {who})",
                 where=str(folder),
-                hint="wait for it, or stop it; the same command then continues",
+                hint="wait for it, or stop it with kill: it saves first; the same command then continues",
             ) from None
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        note_process(file.fileno(), os.getpid())
         yield file.fileno()
+
+
+def note_process(lock: int, pid: int) -> None:
+    """Write down who holds the lock, for the message to whom it keeps out."""
+    with suppress(OSError):  # a full disk: the lock itself holds
+        os.write(lock, f"{pid}\n".encode())
+
+
+def _alive(path: Path) -> list[int]:
+    """Those of the processes noted that still live."""
+    numbers = [int(line) for line in path.read_text(errors="replace").split() if line.isdecimal()]
+    return [number for number in numbers if 0 < number < 2**22 and Path(f"/proc/{number}").exists()]
 
 
 def prepared(plan: Plan, *, teacher: str | None, out: Path) -> Plan:
@@ -97,24 +108,33 @@ def require_ours(out: Path) -> None:
     """Raise a RecipeError if something other than a sweep lies in the folder."""
     if out.is_file():
         raise RecipeError("a file is in the way of the sweep's folder", where=str(out))
-    if out.is_dir() and any(out.iterdir()) and not (out / LOCK).is_file():
+    if not out.is_dir() or (out / "sweep.json").is_file():
+        return
+    if (out / LOCK).is_file() and any(out.glob("*/seed=*")):
+        raise RecipeError(
+            "runs of a sweep without its sweep.json", where=str(out), hint="choose another --out"
+        )
+    if any(out.iterdir()) and not (out / LOCK).is_file():
         raise RecipeError(
             "the folder is used, and not by a sweep", where=str(out), hint="choose another --out"
         )
 
 
 def kept(plan: Plan, out: Path) -> Plan:
-    """Write the plan down; what another sweep has written since `prepared` is checked once more."""
+    """Write the plan down, and for every cell the recipe that its runs are started with.
+
+    What another sweep has written since `prepared` is checked once more.
+    """
     before = read(out)
     if before:
         plan = extended(before, plan, where=str(out))
+    with replacing(out / "sweep.json") as temporary:
+        temporary.write_text(_written(plan), encoding="utf-8")
     for cell in plan.cells:
         path, text = out / cell.name / "recipe.yaml", dump(cell.recipe)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-    with replacing(out / "sweep.json") as temporary:
-        temporary.write_text(_written(plan), encoding="utf-8")
     return plan
 
 
@@ -129,7 +149,7 @@ def read(folder: Path) -> Plan | None:
         return None
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        cells = tuple(_read_cell(folder, entry) for entry in document["cells"])
+        cells = tuple(map(_read_cell, document["cells"]))
         seeds = tuple(int(seed) for seed in document["seeds"])
         keys = tuple(str(key) for key in document["keys"])
         command = document["command"]
@@ -142,13 +162,13 @@ def read(folder: Path) -> Plan | None:
         raise RecipeError(f"not a sweep's file: {error!r}", where=str(path)) from None
 
 
-def _read_cell(folder: Path, entry: dict[str, Any]) -> Cell:
+def _read_cell(entry: dict[str, Any]) -> Cell:
     name, line = str(entry["name"]), str(entry["line"])
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a cell")
-    path = folder / name / "recipe.yaml"
-    recipe = loads_resolved(path.read_text(encoding="utf-8"), source=str(path))
-    return Cell(name, line, dict(entry["values"]), recipe, entry["teacher_sha256"])
+    return Cell(
+        name, line, dict(entry["values"]), Recipe.model_validate(entry["recipe"]), entry["teacher_sha256"]
+    )
 
 
 def extended(before: Plan, after: Plan, *, where: str) -> Plan:
@@ -204,9 +224,15 @@ def _require_unchanged(before: Cell, after: Cell, *, where: str, hint: str) -> N
 
 
 def _written(plan: Plan) -> str:
-    """sweep.json; the cells' recipes lie beside it, one file a cell."""
+    """sweep.json: what a cell's own files say may be deleted or edited, and does not count."""
     cells = [
-        {"name": cell.name, "line": cell.line, "values": cell.values, "teacher_sha256": cell.teacher_sha256}
+        {
+            "name": cell.name,
+            "line": cell.line,
+            "values": cell.values,
+            "teacher_sha256": cell.teacher_sha256,
+            "recipe": cell.recipe.model_dump(mode="json"),
+        }
         for cell in plan.cells
     ]
     facts = {"recipe": plan.recipe, "command": plan.command, "keys": plan.keys, "seeds": plan.seeds}

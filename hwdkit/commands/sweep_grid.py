@@ -18,7 +18,7 @@ GRID, BASELINE = "grid", "baseline"
 AS_IT_IS = "as-it-is"
 """Name of the one cell of a sweep over seeds alone."""
 
-_LONGEST_VALUE = 40
+_LONGEST_VALUE, _LONGEST_NAME = 40, 150
 
 
 class Axis(NamedTuple):
@@ -92,10 +92,11 @@ def _canonical(value: Any) -> str:
 def folder_name(values: Mapping[str, Any]) -> str:
     """beta=0.1,mu=-1: the last part of each key, or the whole key where two would look alike."""
     last = [key.rpartition(".")[2] for key in values]
-    names = last if len(set(last)) == len(last) else list(values)
-    return ",".join(
+    names = map(_safe, last if len(set(last)) == len(last) else values)
+    folder = ",".join(
         f"{name}={_safe_value(value)}" for name, value in zip(names, values.values(), strict=True)
     )
+    return folder if len(folder) <= _LONGEST_NAME else f"{folder[:_LONGEST_NAME]}-{_hash(folder)}"
 
 
 def _safe_value(value: Any) -> str:
@@ -109,7 +110,11 @@ def _safe(text: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", text)[:_LONGEST_VALUE]
     if plain == text:
         return plain
-    return f"{plain.strip('-')}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
+    return f"{plain.strip('-')}-{_hash(text)}".lstrip("-")
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _split(key: str, text: str) -> tuple[str, ...]:

@@ -89,12 +89,7 @@ def planned(
         raise UsageError("--set seed: use --seeds")
     if both := sorted(own & set(keys)):
         raise UsageError(f"{both[0]} is in --set and in --grid")
-    cells = []
-    for texts in itertools.product(*(axis.values for axis in grid)):
-        pairs = dict(zip(keys, texts, strict=True))
-        loaded = load(recipe, overrides=[*overrides, *(f"{key}={text}" for key, text in pairs.items())])
-        values = {key: value(key, text) for key, text in pairs.items()}
-        cells.append(Cell(folder_name(values) or AS_IT_IS, GRID, values, loaded))
+    cells = _grid(recipe, grid, overrides)
     general = [option for option in overrides if not option.strip().startswith(("losses", "teacher"))]
     first = cells[0].recipe
     for line, name in lines.items():
@@ -107,9 +102,24 @@ def planned(
         if loaded.student is None and first.student is not None:
             raise RecipeError(f"{line} {name} trains no student")
         cells.append(Cell(line, line, {}, loaded))
-    names = [cell.name for cell in cells]
-    if len(set(names)) < len(names):
-        raise UsageError(f"two cells would share the folder {max(names, key=names.count)!r}")
     unseeded = [replace(cell, recipe=cell.recipe.model_copy(update={"seed": 0})) for cell in cells]
     command = "distill" if first.student is not None else "train-teacher"
     return Plan(first.name, command, keys, tuple(seeds or (first.seed,)), tuple(unseeded))
+
+
+def _grid(recipe: str, grid: Sequence[Axis], overrides: Sequence[str]) -> list[Cell]:
+    """One cell a combination, no two of them alike."""
+    found: dict[str, Cell] = {}
+    names: dict[str, str] = {}
+    for texts in itertools.product(*(axis.values for axis in grid)):
+        pairs = {axis.key: text for axis, text in zip(grid, texts, strict=True)}
+        loaded = load(recipe, overrides=[*overrides, *(f"{key}={text}" for key, text in pairs.items())])
+        values = {key: value(key, text) for key, text in pairs.items()}
+        cell = Cell(folder_name(values) or AS_IT_IS, GRID, values, loaded)
+        if cell.name in found:
+            raise UsageError(f"two cells would share the folder {cell.name!r}")
+        twin = names.setdefault(loaded.model_dump_json(), cell.name)
+        if twin != cell.name:
+            raise UsageError(f"{twin} and {cell.name} are one recipe: a key of --grid makes no difference")
+        found[cell.name] = cell
+    return list(found.values())

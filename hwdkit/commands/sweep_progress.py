@@ -115,8 +115,10 @@ class Progress:
 
 def settled_word(info: dict[str, Any]) -> str:
     """What run.json says of a run that is not made again: its mIoU, or that it diverged."""
-    miou = info["result"]["last"]["miou"] if info["status"] == "finished" else None
-    return str(info["status"]) if miou is None else f"{100 * miou:.2f} %"
+    try:
+        return f"{100 * info['result']['last']['miou']:.2f} %"
+    except (LookupError, TypeError):  # diverged; or no file of ours, which the summary will say
+        return str(info["status"])
 
 
 def span(seconds: float) -> str:

@@ -21,10 +21,11 @@ from typing import IO, Any
 
 from hwdkit.checkpoints.files import write_failure
 from hwdkit.commands.signals import StopRequest
+from hwdkit.commands.sweep_folder import note_process
 from hwdkit.commands.sweep_plan import Job, Plan
 from hwdkit.data.parallel import cores
 from hwdkit.engine.rundir import RunDir
-from hwdkit.errors import CheckpointError, DivergedError
+from hwdkit.errors import Cancelled, CheckpointError, DivergedError, HwdkitError, Interrupted
 
 log = logging.getLogger("hwdkit")
 
@@ -49,12 +50,13 @@ class Workplace:
 
 @dataclass
 class Outcome:
-    """How a run's process ended; `error` is that of its JSON document."""
+    """How a run's process ended; `error` is that of its JSON document, `obeyed` that it was told to stop."""
 
     job: Job
     exit_code: int
     seconds: float
     error: dict[str, Any] = field(default_factory=dict)
+    obeyed: bool = False
 
     @property
     def word(self) -> str:
@@ -73,6 +75,7 @@ class Running:
     slot: int
     began: float
     answer: IO[bytes]
+    told: bool = False
 
 
 def arguments(job: Job, plan: Plan, place: Workplace) -> list[str]:
@@ -92,8 +95,10 @@ def state(folder: Path, job: Job) -> dict[str, Any]:
     path = RunDir(folder / job.name)
     try:
         found = path.read_info()
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"not readable: {error}", where=str(path.info)) from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise CheckpointError(
+            f"not readable: {error}", where=str(path.info), hint="delete that run's folder to make it again"
+        ) from None
     return found if isinstance(found, dict) and "status" in found else {"status": "missing"}
 
 
@@ -111,6 +116,10 @@ class Pool:
         self.outcomes: list[Outcome] = []
         self._told = ""
 
+    def failures(self) -> list[Outcome]:
+        """Runs that failed of themselves, in the order in which they did: not those that obeyed a stop."""
+        return [outcome for outcome in self.outcomes if outcome.exit_code and not outcome.obeyed]
+
     def run(self, jobs: Sequence[Job], *, fail_fast: bool, look: Callable[[Outcome | None], None]) -> None:
         """Run all jobs, unless a stop is requested or, with `fail_fast`, one fails.
 
@@ -119,7 +128,8 @@ class Pool:
             fail_fast: stop the others cleanly when one fails.
             look: called often, and with every outcome.
 
-        A second Ctrl-C leaves at once; what was saved stays.
+        A second Ctrl-C leaves at once; what was saved stays. When a run cannot be started or looked at, those
+        at work save first.
         """
         waiting, failed = list(jobs), False
         try:
@@ -135,6 +145,11 @@ class Pool:
                     failed |= fail_fast and outcome.exit_code != 0
                     look(outcome)
                 look(None)
+        except HwdkitError:
+            self._tell_to_stop()
+            for run in self.running:
+                run.process.wait()
+            raise
         finally:
             self._kill()
 
@@ -164,6 +179,7 @@ class Pool:
         except OSError as error:
             raise write_failure(log_path, error) from error
         self.running.append(Running(job, process, slot, time.monotonic(), answer))
+        note_process(self.lock, process.pid)
 
     def _ended(self) -> list[Outcome]:
         done = [run for run in self.running if run.process.poll() is not None]
@@ -181,7 +197,8 @@ class Pool:
         except ValueError:  # it was cut off before it could answer
             error = {}
         run.answer.close()
-        return Outcome(run.job, code, time.monotonic() - run.began, error)
+        obeyed = run.told and code in (Interrupted.exit_code, Cancelled.exit_code)
+        return Outcome(run.job, code, time.monotonic() - run.began, error, obeyed)
 
     def _tell_to_stop(self) -> None:
         """Once a reason: a Ctrl-C that comes after a SIGTERM is passed on as well."""
@@ -192,6 +209,7 @@ class Pool:
         if self.running:
             log.info("stopping: %d at work will save first", len(self.running))
         for run in self.running:
+            run.told = True
             run.process.send_signal(signal.SIGINT if reason == "Ctrl-C" else signal.SIGTERM)
 
     def _kill(self) -> None:

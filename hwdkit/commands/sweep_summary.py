@@ -12,7 +12,7 @@ from typing import Any
 from hwdkit.checkpoints.files import replacing
 from hwdkit.commands.sweep_plan import Job, Plan, jobs
 from hwdkit.commands.sweep_runs import Outcome, state
-from hwdkit.engine.rundir import RunDir
+from hwdkit.engine.rundir import RunDir, training_seconds
 from hwdkit.errors import CheckpointError, DivergedError, HwdkitError
 from hwdkit.report.plots.style import Form
 from hwdkit.report.sweep import (
@@ -94,24 +94,18 @@ def _result(folder: Path, job: Job, info: dict[str, Any]) -> SeedResult:
     path = RunDir(folder / job.name)
     try:
         last, best = (_score(info["result"][which]["miou"]) for which in ("last", "best"))
-        return SeedResult(job.seed, status, last, best, _seconds(path.read_metrics()))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"not what a finished run writes: {error!r}", where=str(path.info)) from None
+        return SeedResult(job.seed, status, last, best, round(training_seconds(path.read_metrics()), 2))
+    except (LookupError, TypeError, ValueError, OSError, RecursionError) as error:
+        raise CheckpointError(
+            f"its run.json or metrics.jsonl is not what a finished run writes: {error!r}",
+            where=str(path.path),
+            hint="delete this folder to make the run again",
+        ) from None
 
 
 def _score(value: Any) -> float | None:
     """NaN is what a split without a labelled pixel scores."""
     return None if value is None or math.isnan(value) else float(value)
-
-
-def _seconds(rows: list[dict[str, Any]]) -> float:
-    """In training steps, over all visits: run.json has those of the last one only."""
-    total, before = 0.0, 0
-    for row in rows:
-        if "step_ms" in row:
-            total += row["step_ms"] / 1000 * (row["step"] - before)
-            before = row["step"]
-    return round(total, 2)
 
 
 class RunsFailed(HwdkitError):

@@ -53,13 +53,6 @@ def scales(option: str, text: str) -> tuple[float, ...]:
     return numbers
 
 
-def size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit() and min(int(height), int(width)) >= 32):
-        raise UsageError(f"--input: {text!r} is not HEIGHTxWIDTH, 32 pixels or more a side, e.g. 512x512")
-    return int(height), int(width)
-
-
 def compared(texts: list[str]) -> dict[str, Path]:
     """NAME=CHECKPOINT, each name once and none that the report gives away itself."""
     named: dict[str, Path] = {}

@@ -55,6 +55,8 @@ def decode_image(data: bytes, *, where: str) -> npt.NDArray[np.uint8]:
     image = _load(data, where)
     if image.mode not in IMAGE_MODES:
         raise DataError(f"image has mode {image.mode}; 8-bit RGB or gray is needed", where=where)
+    if image.mode == "P":
+        image.info.pop("transparency", None)  # dropped all the same, and Pillow would warn of it
     return np.array(image.convert("RGB"))
 
 

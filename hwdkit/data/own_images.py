@@ -20,15 +20,13 @@ from PIL import ExifTags, Image
 
 from hwdkit.data import video
 from hwdkit.data.decode import FORMATS, decode_image, read_bytes
+from hwdkit.data.file_names import is_too_long
 from hwdkit.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """What is an image in a folder or by a pattern; a file that is named itself may be called anything."""
-
-LONGEST_NAME = 220
-"""Bytes; file systems allow 255, of which a file that is being written needs some."""
 
 
 class Found(NamedTuple):
@@ -53,6 +51,9 @@ def find_images(sources: list[str]) -> list[Found]:
     found: dict[str, Found] = {}
     problems = []
     for source in sources:
+        if not source:  # an empty variable of the shell; as a path it would be the working directory
+            problems.append("an empty name: it stands for nothing")
+            continue
         try:
             here = list(_expand(source))
         except (OSError, ValueError) as error:  # a name that is too long; a null character
@@ -144,8 +145,8 @@ def _can_be_files(names: list[str]) -> bool:
     """All differ, also where a and A are one file; none is a folder of another or too long to be written."""
     files = {name.casefold() for name in names}
     folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
-    longest = max(len(os.fsencode(part)) for name in names for part in name.split("/"))
-    return len(files) == len(names) and not files & folders and longest <= LONGEST_NAME
+    too_long = any(is_too_long(part) for name in names for part in name.split("/"))
+    return len(files) == len(names) and not files & folders and not too_long
 
 
 def read_upright(path: Path) -> Pixels:

@@ -5,6 +5,7 @@ Free of torch. Sound is left out.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 
 ENCODERS = ("libx264", "mpeg4")
 """Tried in this order: H.264 plays everywhere, MPEG-4 part 2 is in every FFmpeg."""
+
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+"""Encoders use the system's other numbers for pictures and times that they refuse, even EPERM."""
 
 SIXTIETH_OF_A_MILLISECOND = Fraction(1, 60_000)
 """MPEG-4 counts time in steps of 1/65535 s at the finest."""
@@ -64,7 +68,7 @@ class Film:
         av = require_av()
         first: Fraction | None = None
         try:
-            for number, frame in enumerate(self.container.decode(video=0)):
+            for number, frame in enumerate(self.container.decode(_pictures(self.container))):
                 counted = frame.pts is None or self.container.format.name == "avi"  # it knows no times
                 shown = number / self.rate if counted else frame.pts * frame.time_base
                 first = shown if first is None else first
@@ -106,9 +110,9 @@ def opened(path: Path) -> Iterator[Film]:
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(f"cannot be opened as a film ({error.strerror})", where=str(path)) from error
     with container:
-        if not container.streams.video:
+        stream = _pictures(container)
+        if stream is None:
             raise DataError("has no pictures", where=str(path))
-        stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         length = float(stream.duration * stream.time_base) if stream.duration else 0.0
@@ -154,6 +158,10 @@ class Recorder:
         frame.pts, frame.time_base = self.last, self.time_base
         self.container.mux(self.stream.encode(frame))
 
+    def size(self) -> str:
+        """Say how large the pictures are, once that is known."""
+        return "" if self.stream is None else f" of {self.stream.height}x{self.stream.width}"
+
     def close(self) -> None:
         """Write what the encoder still holds, and the index."""
         if self.stream is not None:
@@ -179,7 +187,7 @@ def recording(path: Path, like: Film) -> Iterator[Recorder]:
     """Write a film; it is complete when the block ends without an error.
 
     Raises:
-        EnvironmentFailure: the encoder refuses.
+        DataError: no film can be made of these pictures: too large for the encoder, at impossible times.
     """
     recorder = Recorder(path, like)
     try:
@@ -190,9 +198,16 @@ def recording(path: Path, like: Film) -> Iterator[Recorder]:
             raise
         recorder.close()
     except recorder.av.error.FFmpegError as error:
-        if isinstance(error, OSError):
-            raise  # a full disk: whoever replaces the file says so
-        raise EnvironmentFailure(f"cannot be encoded ({error.strerror})", where=str(path)) from error
+        if error.errno in DISK_ERRORS:
+            raise  # whoever replaces the file says so
+        raise DataError(
+            f"its pictures{recorder.size()} cannot be encoded ({error.strerror})", where=str(like.path)
+        ) from error
+
+
+def _pictures(container: Any) -> Any:
+    """The stream to show, as players choose it: not the cover that some files carry first."""
+    return container.streams.best("video")
 
 
 def _upright(frame: Any) -> Pixels:

@@ -15,6 +15,7 @@ from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex
 from hwdkit.data.stream import train_stream
 from hwdkit.distributed import Ranks, sync_batchnorm_on_cpu
+from hwdkit.engine.compilers import require_compiler
 from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.loop import Plan, Training
 from hwdkit.engine.networks import ROLE_FILES, Loaded
@@ -189,16 +190,18 @@ def require_possible(section: Train, device: torch.device) -> None:
     """Refuse what a device cannot do.
 
     Raises:
-        EnvironmentFailure: fp16 on a CPU, or strict determinism on a GPU.
+        EnvironmentFailure: fp16 on a CPU, strict determinism on a GPU, or compiling without a compiler.
     """
     if section.amp == "fp16" and device.type != "cuda":
         raise EnvironmentFailure("train.amp: fp16 needs a GPU", hint="use --set train.amp=bf16 or off")
     if section.deterministic == "strict" and device.type == "cuda":
         raise EnvironmentFailure(
             "train.deterministic: strict cannot be kept on a GPU: torch has no deterministic kernel for "
-            "cross-entropy on maps, nor for bilinear resizing and adaptive pooling backwards",
+            "bilinear resizing and adaptive pooling backwards",
             hint="use --set train.deterministic=warn, or train on the CPU with --gpus 0",
         )
+    if section.compile:
+        require_compiler(device)
 
 
 def _freeze_unused(goal: Objective) -> None:
@@ -226,7 +229,7 @@ def _freeze_unused(goal: Objective) -> None:
 
 def teach(recipe: Recipe, loaded: Loaded, goal: Objective, ranks: Ranks) -> Teach:
     """The teacher as a function on this rank's device, giving what the objective reads of it."""
-    model = fold_batch_norm(loaded.model.to(ranks.device).eval())
+    model = fold_batch_norm(loaded.model.eval()).to(ranks.device)
     if recipe.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if recipe.train.compile:

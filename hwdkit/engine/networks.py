@@ -60,17 +60,30 @@ def load_network(path: Path) -> Loaded:
         spec = NetworkSpec.from_dict(metadata["network"])
         classes = tuple(str(name) for name in metadata["classes"])
         palette = tuple((int(r), int(g), int(b)) for r, g, b in metadata["palette"])
-        if not (len(classes) == len(palette) == spec.classes and isinstance(metadata["dataset"], str)):
+        if not (len(classes) == len(palette) == spec.classes and _names_a_folder(metadata["dataset"])):
             raise ValueError(f"{len(classes)} classes, {len(palette)} colours, {spec.classes} channels")
         if not all(0 <= part <= 255 for colour in palette for part in colour):
             raise ValueError("a colour outside 0..255")
         model = build_segmenter(spec)
-    except (RecipeError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (
+        RecipeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+    ) as error:
         # Whatever a file from outside says, it is the file that is at fault.
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"its description cannot be understood: {first}", where=str(path)) from error
     load_weights(model, state, where=str(path))
     return Loaded(model, path, classes, palette, metadata)
+
+
+def _names_a_folder(dataset: object) -> bool:
+    """Whether a dataset's name, which comes from a file, names a folder below the data root."""
+    return isinstance(dataset, str) and dataset not in ("", ".", "..") and not set(dataset) & set("/\\\0")
 
 
 def load_weights(model: nn.Module, state: dict[str, torch.Tensor], *, where: str) -> None:

@@ -6,7 +6,7 @@ metrics.jsonl / .csv   one object a line, units in the key
 train.log              what the terminal saw
 tensorboard/           the same rows again, where tensorboard is installed
 checkpoints/last.pt    training state: continue exactly with --resume
-checkpoints/best.safetensors
+checkpoints/best.safetensors, and with train.keep_evaluated step-N.safetensors
 student.safetensors    (or teacher.safetensors) the trained network, self-describing
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -44,13 +45,17 @@ class RunDir:
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.safetensors"
 
+    def evaluated(self, step: int) -> Path:
+        """The network of the validation at a step."""
+        return self.path / "checkpoints" / f"step-{step}.safetensors"
+
     def require_unused(self, *, or_unsaved: bool = False) -> None:
         """Raise a RecipeError if something lies in the folder already.
 
         Args:
             or_unsaved: a run that ended before its first checkpoint holds nothing to lose: begin it again.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.path.exists() or (self.path.is_dir() and all(map(_is_torn, self.path.iterdir()))):
             return
         unsaved = self.recipe.is_file() and not self.last.is_file()
         if unsaved and or_unsaved:
@@ -149,6 +154,21 @@ class RunDir:
     def _write(self, path: Path, text: str) -> None:
         with replacing(path) as temporary:
             temporary.write_text(text)
+
+
+def training_seconds(rows: Iterable[dict[str, Any]]) -> float:
+    """Time in training steps, by the rows of `RunDir.metrics`: each covers the steps since the one before."""
+    total, before = 0.0, 0
+    for row in rows:
+        if "step_ms" in row:
+            total += row["step_ms"] / 1000 * max(0, row["step"] - before)
+            before = row["step"]
+    return total
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a file is what a killed process has left of `replacing`: it never took its place."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def newest_finished(recipe_name: str, file_name: str) -> Path:

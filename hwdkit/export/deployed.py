@@ -1,6 +1,6 @@
 """The network as it is deployed: no auxiliary head, evaluation mode, one tensor in and one out.
 
-How such a module becomes a file is `onnx_file.py` and `torch_export.py`.
+How such a module becomes a file is `files.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from hwdkit.engine.networks import Loaded
 from hwdkit.errors import CheckpointError
@@ -170,26 +171,41 @@ def trace(loaded: Loaded, form: Form) -> ExportedProgram:
     axes = {index: Dim.DYNAMIC if axis in form.dynamic else Dim.STATIC for axis, index in AXES.items()}
     try:
         with torch.no_grad(), silence():
-            return torch.export.export(network, (example,), dynamic_shapes=(axes,))
+            program = torch.export.export(network, (example,), dynamic_shapes=(axes,))
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # torch.export has dozens of ways to say that it cannot
         raise untraceable(error, form, where=where) from error
+    _forget_source(program)
+    return program
 
 
 STATIC = "export one size: leave out --dynamic and give --input HxW"
 
 
+def first_line(error: Exception) -> str:
+    """The type of somebody else's error and the first thing it says; the rest can be pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
 def untraceable(error: Exception, form: Form, *, where: str) -> CheckpointError:
     """What to tell the user when torch or onnxscript could not export a network."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    first = f"{type(error).__name__}: {lines[0].strip() if lines else ''}"
+    first = first_line(error)
     if form.dynamic:
         axes = ", ".join(axis for axis in AXES if axis in form.dynamic)
         return CheckpointError(
             f"cannot be exported with {axes} left open ({first})", where=where, hint=STATIC
         )
     return CheckpointError(f"cannot be exported ({first})", where=where)
+
+
+def _forget_source(program: ExportedProgram) -> None:
+    """Drop where in the source each operator came from: paths of this machine, which both formats keep."""
+    for module in program.graph_module.modules():
+        if isinstance(module, GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
 
 
 def _shifts_windows(backbone: nn.Module) -> bool:

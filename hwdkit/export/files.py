@@ -20,7 +20,7 @@ from hwdkit import __version__
 from hwdkit.checkpoints.files import METADATA_KEY, file_digest
 from hwdkit.engine.networks import Loaded
 from hwdkit.errors import CheckpointError, EnvironmentFailure
-from hwdkit.export.deployed import AXES, Form, untraceable
+from hwdkit.export.deployed import AXES, Form, first_line, untraceable
 from hwdkit.export.silence import silence
 
 Format = Literal["onnx", "torch-export"]
@@ -117,8 +117,20 @@ def write_torch_export(path: Path, program: ExportedProgram, metadata: dict[str,
 
 
 def open_exported(path: Path, kind: Format) -> Exported:
-    """Open a file that this module wrote, to run it on the CPU with as many threads as torch has."""
-    return _open_onnx(path) if kind == "onnx" else _open_torch_export(path)
+    """Open a file that this module wrote, to run it on the CPU with as many threads as torch has.
+
+    Raises:
+        CheckpointError: what is to run it does not take it.
+    """
+    try:
+        return _open_onnx(path) if kind == "onnx" else _open_torch_export(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # onnxruntime's own types share no base class
+        raise CheckpointError(
+            f"the exported file cannot be opened ({first_line(error)})",
+            hint="try another --opset, or --format torch-export" if kind == "onnx" else "",
+        ) from error
 
 
 def _open_onnx(path: Path) -> Exported:

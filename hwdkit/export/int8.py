@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from hwdkit.checkpoints.files import METADATA_KEY
-from hwdkit.export.deployed import Form
+from hwdkit.errors import CheckpointError, HwdkitError
+from hwdkit.export.deployed import Form, first_line
 from hwdkit.export.files import Exported
 from hwdkit.export.silence import silence
 from hwdkit.export.verify import as_input, resized
@@ -46,21 +47,31 @@ def quantise(source: Path, target: Path, batches: Iterator[Tensor], *, metadata:
         target: where to.
         batches: what to calibrate on, as the file wants its input.
         metadata: the description that the new file carries.
+
+    Raises:
+        CheckpointError: onnxruntime cannot quantise this network.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     with silence():
-        quantize_static(
-            str(source),
-            str(target),
-            _Pictures(batches),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTISED),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
+        try:
+            quantize_static(
+                str(source),
+                str(target),
+                _Pictures(batches),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(QUANTISED),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+        except (HwdkitError, OSError, MemoryError):  # a picture, the disk
+            raise
+        except Exception as error:  # onnxruntime's own types share no base class
+            raise CheckpointError(
+                f"onnxruntime cannot make 8 bits of it ({first_line(error)})", hint="leave out --int8"
+            ) from error
         model = onnx.load(str(target))
         onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
         onnx.save(model, str(target))

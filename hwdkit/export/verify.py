@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwdkit.errors import CheckpointError
-from hwdkit.export.deployed import STATIC, Form
+from hwdkit.export.deployed import STATIC, Form, first_line
 from hwdkit.export.files import Exported
 from hwdkit.models.segmenter import Segmenter
 
@@ -105,9 +105,8 @@ def _run(exported: Exported, batch: Tensor, form: Form) -> Tensor:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # onnxruntime's own types share no base class
-        first = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"the exported file does not run on {tuple(batch.shape)}: {first}",
+            f"the exported file does not run on {tuple(batch.shape)} ({first_line(error)})",
             hint=STATIC if form.dynamic else "",
         ) from error
 

@@ -1,19 +1,18 @@
 """Cross-entropy of bilinearly up-sampled logits that never holds the up-sampled logits.
 
 The plain way keeps three tensors of the label's size and C channels: 3.8 GB for 8 crops of 512x512 and 150
-classes. Here a few rows exist at a time, the gradient is formed in the same pass, and what is kept for the
-backward pass is that gradient, as large as the logits themselves.
+classes. Here a few rows of them exist at a time, beside two maps of an image that are up-sampled in width
+only. The gradient is formed in the same pass, and it alone is kept for the backward pass: as large as the
+logits themselves.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hwdkit.kernels.bilinear import matrix, span
+from hwdkit.kernels.gradient import wants_gradient, with_gradient
 
 CPU_BYTES = 2 * 2**20
 """Up-sampled logits held at a time on a CPU: what stays in a core's own cache."""
@@ -27,8 +26,8 @@ def upsampled_ce_sum(
 ) -> Tensor:
     """Sum over the counted pixels of the cross-entropy of bilinearly up-sampled logits.
 
-    The same as `F.cross_entropy(F.interpolate(logits, ...), label, reduction="sum")`, and differentiable
-    once.
+    The same as `F.cross_entropy(F.interpolate(logits, ...), label, reduction="sum")`, an error for a label
+    out of range included. Differentiable once; computed in float32 at least, under autocast too.
 
     Args:
         logits: (N, C, h, w).
@@ -39,59 +38,51 @@ def upsampled_ce_sum(
 
     Returns:
         A scalar in nats, at least float32.
+
+    Raises:
+        ValueError: there is not one label map for every image.
     """
-    wanted = logits.requires_grad and torch.is_grad_enabled()
+    if label.ndim != 3 or len(label) != len(logits):
+        shapes = f"{tuple(label.shape)} for logits {tuple(logits.shape)}"
+        raise ValueError(f"label must be (N, H, W) with the logits' N, not {shapes}")
     if budget is None:
         budget = CPU_BYTES if logits.device.type == "cpu" else GPU_BYTES
-    total: Tensor = _UpsampledCE.apply(logits, label, align_corners, ignore, budget, wanted)
-    return total
+    wanted = wants_gradient(logits)
+    with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
+        total, gradient = _value_and_gradient(
+            logits, label, align_corners=align_corners, ignore=ignore, budget=budget, wanted=wanted
+        )
+    return with_gradient(total, logits, gradient)
 
 
-class _UpsampledCE(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        label: Tensor,
-        align_corners: bool,
-        ignore: int,
-        budget: int,
-        wanted: bool,
-    ) -> Tensor:
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        (count, classes, height, width), size = logits.shape, label.shape[-2:]
-        like = logits.new_empty(0, dtype=dtype)
-        down = matrix(height, size[0], align_corners=align_corners, like=like)
-        across = matrix(width, size[1], align_corners=align_corners, like=like)
-        gradient = torch.empty_like(logits, dtype=dtype) if wanted else None
-        row = classes * size[1] * like.element_size()
-        rows = max(1, min(size[0], budget // row))
-        images = max(1, min(count, budget // (row * size[0])))
-        total = like.new_zeros(())
-        for first in range(0, count, images):
-            part = slice(first, first + images)
-            loss, slope = _images(
-                logits[part].to(dtype),
-                label[part],
-                (down, across),
-                align_corners=align_corners,
-                ignore=ignore,
-                rows=rows,
-                wanted=wanted,
-            )
-            total += loss
-            if gradient is not None and slope is not None:
-                gradient[part] = slope
-        ctx.dtype = logits.dtype
-        ctx.save_for_backward(gradient)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        # A new tensor: with retain_graph the saved one is read again.
-        return (gradient * slope).to(ctx.dtype), None, None, None, None, None
+def _value_and_gradient(
+    logits: Tensor, label: Tensor, *, align_corners: bool, ignore: int, budget: int, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    (count, classes, height, width), size = logits.shape, label.shape[-2:]
+    like = logits.new_empty(0, dtype=dtype)
+    down = matrix(height, size[0], align_corners=align_corners, like=like)
+    across = matrix(width, size[1], align_corners=align_corners, like=like)
+    gradient = torch.empty_like(logits, dtype=dtype) if wanted else None
+    row = classes * size[1] * like.element_size()
+    rows = max(1, min(size[0], budget // row))
+    images = max(1, min(count, budget // (row * size[0])))
+    total = like.new_zeros(())
+    for first in range(0, count, images):
+        part = slice(first, first + images)
+        loss, slope = _images(
+            logits[part].to(dtype),
+            label[part],
+            (down, across),
+            align_corners=align_corners,
+            ignore=ignore,
+            rows=rows,
+            wanted=wanted,
+        )
+        total += loss
+        if gradient is not None and slope is not None:
+            gradient[part] = slope
+    return total, gradient
 
 
 def _images(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from hwdkit.distributed import mean_over_ranks
@@ -43,9 +42,8 @@ class CrossEntropy(nn.Module):
         self.align_corners = align_corners
 
     def forward(self, student: SegOutput, teacher: SegOutput | None, label: Tensor) -> Tensor:
-        with torch.autocast(label.device.type, enabled=False):
-            loss = upsampled_cross_entropy(student.logits, label, align_corners=self.align_corners)
-            if student.aux is not None and self.aux_weight:
-                aux = upsampled_cross_entropy(student.aux, label, align_corners=self.align_corners)
-                loss = loss + self.aux_weight * aux
+        loss = upsampled_cross_entropy(student.logits, label, align_corners=self.align_corners)
+        if student.aux is not None and self.aux_weight:
+            aux = upsampled_cross_entropy(student.aux, label, align_corners=self.align_corners)
+            loss = loss + self.aux_weight * aux
         return loss

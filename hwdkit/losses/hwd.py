@@ -217,14 +217,13 @@ class HWD(nn.Module):
         )
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
-        with torch.autocast(student.logits.device.type, enabled=False):
-            s, t = student.logits, teacher.logits
+        s, t = student.logits, teacher.logits
 
-            def weigh(images: slice, difference: Tensor, kl: Tensor) -> Tensor:
-                divergence = self._divergence(s[images], t[images], difference, kl)  # line 5: CD_c
-                return self._weights(divergence, label[images], size=(s.shape[2], s.shape[3]))  # line 6: w_c
+        def weigh(images: slice, difference: Tensor, kl: Tensor) -> Tensor:
+            divergence = self._divergence(s[images], t[images], difference, kl)  # line 5: CD_c
+            return self._weights(divergence, label[images], size=(s.shape[2], s.shape[3]))  # line 6: w_c
 
-            return weighted_channel_kl(s, t, temperature=self.temperature, weigh=weigh)  # line 7: Eq. 4
+        return weighted_channel_kl(s, t, temperature=self.temperature, weigh=weigh)  # line 7: Eq. 4
 
     def _divergence(self, student: Tensor, teacher: Tensor, difference: Tensor, kl: Tensor) -> Tensor:
         """`channel_divergence`, from what is at hand: the activation maps' difference and their KL."""

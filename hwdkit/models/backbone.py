@@ -58,6 +58,10 @@ SIZES = {1: (65, 97), 4: (68, 100), 32: (64, 96)}
 """What an image's sides may have to be multiples of -> (H, W) that are, and of nothing larger than that."""
 
 
+_ANSWERS: dict[tuple[str, str, int], int | Exception] = {}
+"""What `_side_multiple` found in this process: asking costs as much as building a small network."""
+
+
 class _Construction(NamedTuple):
     """What builds a backbone besides the user's options, and what its images' sides must be multiples of."""
 
@@ -188,6 +192,13 @@ def _construction(name: str, options: Mapping[str, Any], output_stride: int) -> 
 
 def _side_multiple(name: str, keywords: Mapping[str, Any], output_stride: int) -> int | Exception:
     """Return what the sides of an image must be multiples of, or why this is no backbone of this stride."""
+    asked = (name, repr(sorted(keywords.items())), output_stride)
+    if asked not in _ANSWERS:
+        _ANSWERS[asked] = _ask(name, keywords, output_stride)
+    return _ANSWERS[asked]
+
+
+def _ask(name: str, keywords: Mapping[str, Any], output_stride: int) -> int | Exception:
     try:
         with torch.device("meta"), torch.no_grad():
             backbone = timm.create_model(name, features_only=True, **keywords).eval()

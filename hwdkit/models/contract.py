@@ -40,6 +40,8 @@ class InputContract:
             raise ValueError(f"channel_order is 'rgb' or 'bgr', not {self.channel_order!r}")
         if self.range not in (1, 255):
             raise ValueError(f"range is 1 or 255, not {self.range!r}")
+        if not isinstance(self.align_corners, bool):
+            raise ValueError(f"align_corners is true or false, not {self.align_corners!r}")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise ValueError("mean and std have three values each")
         if not all(

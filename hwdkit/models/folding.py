@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from hwdkit.models.segmenter import Segmenter
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
-"""How far logits may move, relative to the largest; rounding moves them by 1e-6."""
+"""How far a map may move, relative to its largest value; rounding moves it by 1e-6."""
 
 
 @torch.no_grad()
@@ -23,10 +24,12 @@ def fold_batch_norm(network: Segmenter) -> Segmenter:
     """Give a network without the batch norms that follow a convolution, for evaluation only.
 
     Which convolution feeds which batch norm is watched in a forward pass, so that every timm backbone works
-    whose forward is made of modules. A network whose logits would move is given back as it is.
+    whose forward is made of modules. A network of which any map would move is given back as it is: the
+    logits, the auxiliary logits or a tap.
 
     Args:
-        network: in evaluation mode; not changed.
+        network: in evaluation mode; not changed. Best still on the CPU: a GPU's TF32 can round by as much
+            as the tolerance, and both copies would lie in its memory.
 
     Returns:
         A copy in evaluation mode that is within rounding of the network, or the network itself.
@@ -40,11 +43,25 @@ def fold_batch_norm(network: Segmenter) -> Segmenter:
         assert isinstance(norm, nn.BatchNorm2d)
         _fold(convolution, norm)
         folded.set_submodule(name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
-    expected, logits = network(image, aux=False).logits, folded(image, aux=False).logits
-    if (logits - expected).abs().max() <= TOLERANCE * expected.abs().max():
+    pairs = zip(_maps(network, image), _maps(folded, image), strict=True)
+    moved = [name for (name, old), (_, new) in pairs if not _within_rounding(old, new)]
+    if not moved:
         return folded
-    log.info("batch norm of %s is not folded: its logits would move", network.spec.backbone)
+    log.info("batch norm of %s is not folded: %s would move", network.spec.backbone, ", ".join(moved))
     return network
+
+
+def _maps(network: Segmenter, image: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Every map that a loss can read."""
+    output = network(image, network.tap_names, aux=True)
+    yield "logits", output.logits
+    if output.aux is not None:
+        yield "auxiliary logits", output.aux
+    yield from output.taps.items()
+
+
+def _within_rounding(old: Tensor, new: Tensor) -> bool:
+    return bool((new - old).abs().max() <= TOLERANCE * old.abs().max())  # not so where anything is NaN
 
 
 def _pairs(network: Segmenter, image: Tensor) -> list[tuple[nn.Conv2d, str]]:
@@ -65,6 +82,8 @@ def _pairs(network: Segmenter, image: Tensor) -> list[tuple[nn.Conv2d, str]]:
 
     hooks = []
     for name, module in network.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            continue  # timm hands out the maps of some backbones that way
         if type(module) in (nn.Conv2d, Conv2dSame):
             hooks.append(module.register_forward_hook(after))
         elif type(module) in (nn.BatchNorm2d, BatchNormAct2d) and module.track_running_stats:
@@ -74,7 +93,7 @@ def _pairs(network: Segmenter, image: Tensor) -> list[tuple[nn.Conv2d, str]]:
                 )
             )
     try:
-        network(image, aux=network.aux_head is not None)
+        network(image, aux=True)
     finally:
         for hook in hooks:
             hook.remove()

@@ -74,7 +74,7 @@ class NetworkSpec:
             raise ValueError(f"head is one of {', '.join(HEADS)}, not {self.head!r}")
         if not isinstance(self.backbone, str) or not isinstance(self.backbone_options, dict):
             raise ValueError("backbone is a timm model name, backbone_options a mapping")
-        if self.output_stride not in (8, 16, 32):
+        if not _is_count(self.output_stride) or self.output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride is 8, 16 or 32, not {self.output_stride!r}")
         if not _is_count(self.classes):
             raise ValueError(f"classes must be a number from 1 to {LARGEST}, not {self.classes!r}")

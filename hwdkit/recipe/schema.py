@@ -124,7 +124,9 @@ class Train(Section):
         False, description="memory format; much faster for depthwise networks on CPUs"
     )
     compile: bool = Field(
-        False, description="torch.compile for both networks: minutes at the start; needs a C++ compiler"
+        False,
+        description="torch.compile for both networks, evaluation excepted: minutes at the start; needs a C++ "
+        "compiler",
     )
     clip_grad_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an averaged copy of the weights")
@@ -133,6 +135,9 @@ class Train(Section):
     )
     log_every: int = Field(50, ge=1, description="steps between log lines")
     evaluate_every: int = Field(4000, ge=1, description="steps between validations; the last step has one")
+    keep_evaluated: bool = Field(
+        False, description="keep the network of every validation: checkpoints/step-N.safetensors"
+    )
     save_every: int = Field(1000, ge=1, description="steps between training states; the last step has one")
 
     @model_validator(mode="after")

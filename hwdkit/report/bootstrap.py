@@ -26,6 +26,9 @@ IMAGES, SEEDS = 0, 1
 BUDGET = 2**27
 """Bytes that the weights and sums of one chunk of resamples may take."""
 
+FEW = 10
+"""Below so many images an interval holds the truth far too rarely (docs/compare.md): it claims nothing."""
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -46,16 +49,20 @@ class Draws:
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of two scores in 0..1 and the percentile interval of its resamples; NaN where unknown."""
+    """A difference of two scores in 0..1 and the percentile interval of its resamples; NaN where unknown.
+
+    `images`: how many it rests on, of those with a labelled pixel. One image has no interval.
+    """
 
     delta: float
     low: float
     high: float
+    images: int
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval leaves out 0, and rests on images enough to mean something."""
+        return self.images >= FEW and (self.low > 0 or self.high < 0)
 
 
 def scores(totals: Floats | Counts, absent: Absent) -> Floats:
@@ -143,23 +150,26 @@ def method_draws(points: Floats, resamples: Floats, *, seed: int, key: str) -> D
     return Draws(point, std, draws, seeds)
 
 
-def differences(ours: Draws, theirs: Draws, *, confidence: float) -> list[Interval]:
+def differences(
+    ours: Draws, theirs: Draws, *, confidence: float, images: int | NDArray[np.int64]
+) -> list[Interval]:
     """Ours minus theirs: mIoU, then each class.
 
     Args:
         ours, theirs: over the same resamples of the same images.
         confidence: in percent; the interval spans that share of the resamples, the rest half on each side.
-            Resamples in which a class occurs for neither are left out of that class's interval.
+            Resamples in which one of the two has no IoU of a class are left out of that class's interval.
+        images: how many have labelled pixels: of any class, then of each; or one number for all.
     """
     tail = (100 - confidence) / 2
     intervals = []
-    for delta, draws in zip(ours.point - theirs.point, (ours.draws - theirs.draws).T, strict=True):
-        known = draws[np.isfinite(draws)]
-        if not np.isfinite(delta) or not len(known):
-            intervals.append(Interval(np.nan, np.nan, np.nan))
-            continue
-        low, high = np.percentile(known, [tail, 100 - tail])
-        intervals.append(Interval(float(delta), float(low), float(high)))
+    deltas, draws = ours.point - theirs.point, (ours.draws - theirs.draws).T
+    for delta, column, count in zip(deltas, draws, np.broadcast_to(images, deltas.shape), strict=True):
+        known = column[np.isfinite(column)]
+        ends = np.full(2, np.nan)
+        if np.isfinite(delta) and len(known) and count > 1:
+            ends = np.percentile(known, [tail, 100 - tail])
+        intervals.append(Interval(float(delta), float(ends[0]), float(ends[1]), int(count)))
     return intervals
 
 

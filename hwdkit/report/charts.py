@@ -6,11 +6,15 @@ per_class.html.j2 draws them as SVG, so that they follow the page's theme; plots
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from hwdkit.report.palette import hex_colour
 from hwdkit.report.render import number, percent
 from hwdkit.report.types import ClassRow, PerClassReport
+
+SHOWN_AT_ONCE = 24
+"""Rows of a chart; the others are folded away."""
 
 
 def bar_row(report: PerClassReport, row: ClassRow) -> dict[str, Any]:
@@ -24,43 +28,36 @@ def bar_row(report: PerClassReport, row: ClassRow) -> dict[str, Any]:
 
 
 def divergence_chart(report: PerClassReport) -> dict[str, Any] | None:
-    """Place TD/NTD on a logarithmic axis that always holds 1, where both are equal."""
-    known = [row.ratio for row in report.rows if row.ratio is not None and 0 < row.ratio < math.inf]
+    """Place every student's TD/NTD on a logarithmic axis that always holds 1, where both are equal."""
+    known = [value for value in _values(report, "ratio") if 0 < value < math.inf]
     if not known:
         return None
     low = min(0, math.floor(math.log10(min(known))))
     high = max(low + 1, math.ceil(math.log10(max(known))))
 
-    def place(value: float) -> float:
+    def place(value: float) -> float | None:
+        if not 0 < value < math.inf:
+            return None
         return round(100 * (math.log10(value) - low) / (high - low), 2)
 
-    rows = [
-        _mark(row, row.ratio, place(row.ratio) if row.ratio in known else None)
-        for row in report.ordered("td-ntd")
-    ]
     step = max(1, math.ceil((high - low) / 5))
     ticks = [(f"{10.0**power:g}", place(10.0**power)) for power in range(low, high + 1, step)]
-    return {"rows": rows, "ticks": ticks, "origin": place(1.0)}
+    return {"rows": _rows(report, "ratio", place), "ticks": ticks, "origin": place(1.0)}
 
 
 def weight_chart(report: PerClassReport) -> dict[str, Any] | None:
-    """Place the mean HWD weights on a linear axis from 0; 1 is the weight that CWD gives to all."""
-    known = [row.weight for row in report.rows if row.weight is not None and 0 <= row.weight < math.inf]
+    """Place mean HWD weights on a linear axis from 0; 1 is the weight that CWD gives to all."""
+    known = [value for value in _values(report, "weight") if 0 <= value < math.inf]
     if not known:
         return None
     top = math.ceil(max(2.0, *known))
-    rows = [
-        _mark(row, row.weight, round(100 * row.weight / top, 2) if row.weight in known else None)
-        for row in report.ordered("td-ntd")
-    ]
+
+    def place(value: float) -> float | None:
+        return round(100 * value / top, 2) if 0 <= value < math.inf else None
+
     step = max(1, math.ceil(top / 5))
-    ticks = [(f"{value}", round(100 * value / top, 2)) for value in range(0, top + 1, step)]
-    return {"rows": rows, "ticks": ticks, "origin": round(100 / top, 2)}
-
-
-def _mark(row: ClassRow, value: float | None, place: float | None) -> dict[str, Any]:
-    text = number(value, 4 if value is not None and value >= 100 else 3)
-    return {"name": row.name, "colour": hex_colour(row.colour), "place": place, "text": text}
+    ticks = [(f"{value}", place(value)) for value in range(0, top + 1, step)]
+    return {"rows": _rows(report, "weight", place), "ticks": ticks, "origin": place(1.0)}
 
 
 def halves(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -72,3 +69,44 @@ def halves(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 def place_score(score: float | None) -> float | None:
     """Place a 0..1 score on an axis of 100 percent; None when it is unknown."""
     return None if score is None or not math.isfinite(score) else round(100 * min(1.0, max(0.0, score)), 2)
+
+
+def _values(report: PerClassReport, what: Literal["ratio", "weight"]) -> list[float]:
+    found = [
+        getattr(report.divergence_of(row, name), what) for row in report.rows for name in report.students()
+    ]
+    return [value for value in found if value is not None]
+
+
+def _rows(
+    report: PerClassReport, what: Literal["ratio", "weight"], place: Callable[[float], float | None]
+) -> list[dict[str, Any]]:
+    """One row a class, the largest ratio first; the compared student's mark is drawn last, on top."""
+    return [_row(report, row, what, place) for row in report.ordered("td-ntd")]
+
+
+def _row(
+    report: PerClassReport,
+    row: ClassRow,
+    what: Literal["ratio", "weight"],
+    place: Callable[[float], float | None],
+) -> dict[str, Any]:
+    student, students = report.pair[0], report.students()
+    marks, words, text = [], [], ""
+    for index, model in enumerate(report.models):
+        if model.name in students:
+            value = getattr(report.divergence_of(row, model.name), what)
+            shown = number(value, 4 if value is not None and value >= 100 else 3)
+            own = model.name == student
+            text = shown if own else text
+            words.append(f"{model.name} {shown}")
+            if value is not None and (position := place(value)) is not None:
+                marks.append({"model": index, "place": position, "own": own, "title": words[-1]})
+    marks.sort(key=lambda mark: bool(mark["own"]))
+    return {
+        "name": row.name,
+        "colour": hex_colour(row.colour),
+        "marks": marks,
+        "text": text,
+        "words": ", ".join(words),
+    }

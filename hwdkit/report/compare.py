@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hwdkit.engine.evaluate import Protocol, predict
@@ -78,8 +79,10 @@ def compare(methods: Sequence[Method], setting: Setting, *, all_pairs: bool = Fa
             key=" ".join(digests),
         )
     found = []
+    images = _labelled_images(methods)
     for ours, theirs in _pairs(methods, all_pairs):
-        miou, *classes = differences(draws[ours.name], draws[theirs.name], confidence=setting.confidence)
+        pair = draws[ours.name], draws[theirs.name]
+        miou, *classes = differences(*pair, confidence=setting.confidence, images=images)
         seeds = (len(ours.members), len(theirs.members))
         same = _digests(ours) == _digests(theirs)
         found.append(Difference(ours.name, theirs.name, seeds, same, miou, tuple(classes)))
@@ -98,6 +101,12 @@ def _pairs(methods: Sequence[Method], all_pairs: bool) -> Iterator[tuple[Method,
 
 def _digests(method: Method) -> list[str]:
     return sorted(member.digest for member in method.members)
+
+
+def _labelled_images(methods: Sequence[Method]) -> NDArray[np.int64]:
+    """(1 + C,) how many images have a labelled pixel at all, and one of each class."""
+    labelled = methods[0].members[0].counts[:, 1] > 0
+    return np.concatenate([[labelled.any(1).sum()], labelled.sum(0)])
 
 
 def _share(methods: Sequence[Method]) -> tuple[float, ...]:

@@ -8,25 +8,26 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import Any
 
 from hwdkit.report.compare_tables import Grid, closing_notes, grids, said, sentence
 from hwdkit.report.comparison import Comparison, Difference, per_hour
-from hwdkit.report.render import printable
+from hwdkit.report.latex import latex_number, latex_text
+from hwdkit.report.render import markdown_table, markdown_text, printable
+from hwdkit.report.types import jsonable
 
 
 def document(comparison: Comparison) -> dict[str, Any]:
     """Everything, with the words: JSON-able apart from NaN."""
-    verdicts = [sentence(comparison, difference) for difference in comparison.differences]
+    verdicts = [sentence(difference) for difference in comparison.differences]
     notes = closing_notes(comparison, per_class=False)
     return {**comparison.to_dict(), "verdicts": verdicts, "notes": notes}
 
 
 def comparison_json(comparison: Comparison) -> str:
     """Write a comparison as one JSON document; null stands for what is unknown."""
-    return json.dumps(_finite(document(comparison)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(jsonable(document(comparison)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def comparison_csv(comparison: Comparison, *, per_class: bool) -> str:
@@ -61,12 +62,13 @@ def comparison_csv(comparison: Comparison, *, per_class: bool) -> str:
 def comparison_markdown(comparison: Comparison, *, per_class: bool) -> str:
     """Write the tables, the words and the notes as Markdown."""
     setting = comparison.setting
-    parts = [f"### {_markdown_text(setting.dataset)} {_markdown_text(setting.split)}"]
+    parts = [f"### {markdown_text(setting.dataset)} {markdown_text(setting.split)}"]
     for grid in grids(comparison, per_class=per_class):
-        parts += [f"**{_markdown_text(grid.title)}**"] if grid.title else []
-        parts.append(_markdown(grid))
+        parts += [f"**{markdown_text(grid.title)}**"] if grid.title else []
+        head, *rows = ([markdown_text(cell) for cell in row] for row in (grid.headings, *grid.rows))
+        parts.append(markdown_table(head, rows))
     lines = said(comparison, per_class=per_class)
-    parts.append("\n".join(f"- {_markdown_text(line)}" for line in lines))
+    parts.append("\n".join(f"- {markdown_text(line)}" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -79,57 +81,15 @@ def comparison_latex(comparison: Comparison, *, per_class: bool) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown(grid: Grid) -> str:
-    headings, rows = grid.headings, grid.rows
-    marks = ["---"] + ["---:"] * (len(headings) - 1)
-    lines = [_escaped(headings, _markdown_text), marks, *(_escaped(row, _markdown_text) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _latex(grid: Grid) -> str:
-    head, *body = (" & ".join(_escaped(row, _latex_text)) + r" \\" for row in (grid.headings, *grid.rows))
-    columns = "l" + "r" * (len(grid.headings) - 1)
-    begin = rf"\begin{{tabular}}{{{columns}}}"
-    return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
-
-
-def _escaped(cells: Sequence[str], escape: Callable[[str], str]) -> list[str]:
-    return [escape(cell) for cell in cells]
-
-
-def _markdown_text(text: str) -> str:
-    plain = printable(text).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in plain)
-
-
-_LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "[": "{[}",  # after \\ a bracket would be an option
-    "−": "$-$",
-    "–": "--",
-    "±": r"$\pm$",
-    "Δ": r"$\Delta$",
-}
-
-
-def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in printable(text))
+    head = [latex_text(heading) for heading in grid.headings]
+    body = [[latex_text(name), *map(latex_number, cells)] for name, *cells in grid.rows]
+    first, *lines = [" & ".join(row) + r" \\" for row in (head, *body)]
+    begin = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", first, r"\midrule"]
+    return "\n".join([*begin, *lines, r"\bottomrule", r"\end{tabular}"])
 
 
 def _plain(value: float | None) -> str:
-    return (
-        ""
-        if value is None or not math.isfinite(value)
-        else repr(value if isinstance(value, int) else float(value))
-    )
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinity are no JSON: null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+    if value is None or not math.isfinite(value):
+        return ""
+    return str(value) if isinstance(value, int) else repr(float(value))

@@ -14,29 +14,40 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.report.bootstrap import Interval
+from hwdkit.report.bootstrap import FEW, Interval
 from hwdkit.report.comparison import Comparison, Difference, Method, per_hour
 from hwdkit.report.render import UNKNOWN, number, percent, points, printable
 
 MANY = 5
 """So many differences at once, and one that is beyond noise by chance is no surprise."""
 
+SOME = 20
+"""Below so many images an interval is noticeably too narrow; below `FEW` it claims nothing."""
 
-def sentence(comparison: Comparison, difference: Difference) -> str:
+ENDS = 5
+"""So many resamples should lie beyond each end of an interval."""
+
+
+def sentence(difference: Difference) -> str:
     """Say in words whether a difference is more than noise."""
     pair = f"{printable(difference.method)} − {printable(difference.against)}"
-    basis = _basis(comparison, difference)
+    basis = _basis(difference)
     interval = difference.miou
     if difference.same_networks:
         return f"{pair}: the same networks under two names; no difference."
     if math.isnan(interval.delta):
         return f"{pair}: nothing to compare, no pixel of these images is labelled."
+    if interval.images == 1:
+        return f"{pair}: {points(interval.delta)}: of one labelled image, which tells nothing of others."
     numbers = f"{points(interval.delta)} {_brackets(interval)}"
+    if interval.images < FEW:
+        return f"{pair}: {numbers}: too few images with labels ({interval.images}) to tell it from noise."
     if not interval.beyond_noise:
         return f"{pair}: {numbers}: within noise on {basis}."
-    if difference.seeds == (1, 1):
-        return f"{pair}: {numbers}: more than the noise of {basis}; how seeds differ is unknown."
-    return f"{pair}: {numbers}: more than the noise of {basis}."
+    if 1 not in difference.seeds:
+        return f"{pair}: {numbers}: more than the noise of {basis}."
+    whose = "seeds differ" if difference.seeds == (1, 1) else f"seeds of {_of_one_seed(difference)} differ"
+    return f"{pair}: {numbers}: more than the noise of {basis}; how {whose} is unknown."
 
 
 def closing_notes(comparison: Comparison, *, per_class: bool) -> list[str]:
@@ -50,6 +61,15 @@ def closing_notes(comparison: Comparison, *, per_class: bool) -> list[str]:
         )
     if any(2 in difference.seeds for difference in pairs):
         notes.append("Two seeds say little of how far seeds differ, hence the wide intervals; train a third.")
+    few = min((difference.miou.images for difference in pairs), default=SOME)
+    if FEW <= few < SOME:
+        notes.append(f"{few} images with labels are few: intervals are somewhat too narrow.")
+    tail = setting.resamples * (100 - setting.confidence) / 200
+    if pairs and tail < ENDS:
+        notes.append(
+            f"{setting.resamples} resamples are few for {setting.confidence:g} %: {tail:.2g} lie beyond each "
+            "end of an interval; raise --resamples."
+        )
     if len(pairs) >= MANY:
         chance = 100 - setting.confidence
         notes.append(
@@ -57,7 +77,8 @@ def closing_notes(comparison: Comparison, *, per_class: bool) -> list[str]:
         )
     if per_class and pairs:
         notes.append(
-            "*: the interval leaves out 0. Of many classes some do by chance: one star is no finding."
+            f"*: the interval leaves out 0, and the class is in {FEW} images or more. Of many classes some "
+            "have a star by chance: one star is no finding."
         )
     if not pairs:
         notes.append("No differences: name the method to compare with (--baseline NAME), or add --all-pairs.")
@@ -70,7 +91,7 @@ def comparison_page(comparison: Comparison, *, per_class: bool) -> Group:
     for grid in grids(comparison, per_class=per_class):
         parts += [Text(grid.title, style="bold")] if grid.title else []
         parts.append(_rich(grid))
-    parts += [Text(sentence(comparison, difference)) for difference in comparison.differences]
+    parts += [Text(sentence(difference)) for difference in comparison.differences]
     parts += [Text(), Text(caption(comparison), style="dim")]
     parts += [Text(note, style="dim") for note in closing_notes(comparison, per_class=per_class)]
     return Group(*parts)
@@ -78,7 +99,7 @@ def comparison_page(comparison: Comparison, *, per_class: bool) -> Group:
 
 def said(comparison: Comparison, *, per_class: bool) -> list[str]:
     """Everything that is said beside the tables."""
-    verdicts = [sentence(comparison, difference) for difference in comparison.differences]
+    verdicts = [sentence(difference) for difference in comparison.differences]
     return [*verdicts, caption(comparison), *closing_notes(comparison, per_class=per_class)]
 
 
@@ -93,8 +114,12 @@ def caption(comparison: Comparison) -> str:
     )
 
 
-def _basis(comparison: Comparison, difference: Difference) -> str:
-    images = f"these {comparison.setting.images} images"
+def _of_one_seed(difference: Difference) -> str:
+    return printable(difference.method if difference.seeds[0] == 1 else difference.against)
+
+
+def _basis(difference: Difference) -> str:
+    images = f"these {difference.miou.images} images"
     ours, theirs = difference.seeds
     if ours == theirs == 1:
         return f"{images}, one seed each"
@@ -123,7 +148,7 @@ def grids(comparison: Comparison, *, per_class: bool) -> Iterator[Grid]:
     for each in comparison.differences if per_class else ():
         names = [printable(each.method), printable(each.against)]
         rows = _class_rows(comparison, each)
-        yield Grid(" − ".join(names), ["class", "share %", *names, "Δ", interval], rows)
+        yield Grid(" − ".join(names), ["class", "share %", "images", *names, "Δ", interval], rows)
 
 
 def _row(comparison: Comparison, method: Method) -> list[str]:
@@ -144,14 +169,14 @@ def _cost_row(comparison: Comparison, method: Method) -> list[str]:
 
 
 def _class_rows(comparison: Comparison, difference: Difference) -> list[list[str]]:
-    """One line a class; a star marks a difference whose interval leaves out 0."""
+    """One line a class; a star marks a difference beyond noise."""
     both = [comparison.draws[name] for name in (difference.method, difference.against)]
     rows = []
     for place, name in enumerate(comparison.setting.classes):
         interval = difference.per_class[place]
         cells = [_mean_std(each.point[1 + place], each.std[1 + place]) for each in both]
         cells += [points(interval.delta), _brackets(interval) + (" *" if interval.beyond_noise else "")]
-        rows.append([printable(name), percent(comparison.share[place]), *cells])
+        rows.append([printable(name), percent(comparison.share[place]), str(interval.images), *cells])
     return rows
 
 
@@ -160,9 +185,15 @@ def _mean_std(mean: float, std: float) -> str:
 
 
 def _brackets(interval: Interval) -> str:
-    if math.isnan(interval.delta):
+    """An end that is not 0 does not look like 0: whether the interval holds 0 can be seen."""
+    ends = (interval.low, interval.high)
+    if any(map(math.isnan, ends)):
         return UNKNOWN
-    return f"[{points(interval.low)}, {points(interval.high)}]"
+    digits = 2
+    while digits < 6 and any(end and points(end, digits) == points(0.0, digits) for end in ends):
+        digits += 1
+    low, high = (points(end, digits) for end in ends)
+    return f"[{low}, {high}]"
 
 
 def _rich(grid: Grid) -> Table:

@@ -8,32 +8,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hwdkit.report.charts import bar_row, divergence_chart, halves, place_score, weight_chart
-from hwdkit.report.overlay import (
-    AGREE,
-    BOTH_WRONG,
-    DISAGREEMENT_COLOURS,
-    STUDENT_RIGHT,
-    TEACHER_RIGHT,
-    Colour,
-    Pixels,
-    disagreement,
-    image_jpeg,
-    image_png,
-    mask_png,
-    shrink,
+from hwdkit.report.charts import (
+    SHOWN_AT_ONCE,
+    bar_row,
+    divergence_chart,
+    halves,
+    place_score,
+    weight_chart,
 )
+from hwdkit.report.html_examples import shown_example, shown_matrices, verdicts
+from hwdkit.report.html_tables import class_table, confusion_table, divergence_table
 from hwdkit.report.palette import hex_colour, model_tones
 from hwdkit.report.render import number, percent, points
-from hwdkit.report.types import ClassRow, Example, ModelSummary, PerClassReport
-
-LONGEST_SIDE = 640
-"""Pixels. Larger examples are reduced, so that the page stays a few MB."""
+from hwdkit.report.types import ClassRow, ModelSummary, PerClassReport
 
 
 def per_class_page(report: PerClassReport) -> str:
@@ -59,6 +50,7 @@ def per_class_page(report: PerClassReport) -> str:
     template = environment.get_template("per_class.html.j2")
     tones = model_tones(report.models, report.pair[0])
     student, teacher = report.pair
+    students = report.students()
     return template.render(
         report=report,
         student=student,
@@ -67,15 +59,20 @@ def per_class_page(report: PerClassReport) -> str:
         cards=[_card(report, index, model) for index, model in enumerate(report.models)],
         lead=_lead(report),
         findings=_findings(report),
-        columns=_columns(report),
-        rows=[_table_row(report, row) for row in report.rows],
-        totals=_totals(report),
-        bars=halves([bar_row(report, row) for row in report.rows]),
+        definition=_definition(report),
+        shown=SHOWN_AT_ONCE,
+        bars=halves([bar_row(report, row) for row in report.rows[:SHOWN_AT_ONCE]]),
+        more_bars=halves([bar_row(report, row) for row in report.rows[SHOWN_AT_ONCE:]]),
         divergence=divergence_chart(report),
         weights=weight_chart(report),
-        examples=[_example(report, example) for example in report.examples],
+        students=[one for one in enumerate(model.name for model in report.models) if one[1] in students],
+        classes=class_table(report),
+        divergences=divergence_table(report),
+        confusions=confusion_table(report),
+        matrices=shown_matrices(report),
+        examples=[shown_example(report, example) for example in report.examples],
         legend=[(row.name, hex_colour(row.colour)) for row in report.rows],
-        verdicts=_verdicts(student, teacher),
+        verdicts=verdicts(report),
     )
 
 
@@ -91,6 +88,8 @@ def _lead(report: PerClassReport) -> str:
     if baseline is None:
         return f"{start}."
     gain = student.miou - baseline.miou
+    if abs(gain) < 5e-4:
+        return f"{start}, no more than 0.05 points from {baseline.name}."
     words = f"{abs(100 * gain):.1f} points {'above' if gain >= 0 else 'below'} {baseline.name}"
     whole = teacher.miou - baseline.miou
     if gain > 0 and whole > 0:
@@ -142,88 +141,15 @@ def _card(report: PerClassReport, index: int, model: ModelSummary) -> dict[str, 
     }
 
 
-def _columns(report: PerClassReport) -> list[dict[str, Any]]:
-    """Head the table: a label, what it is compared with, and the model's index where there is one."""
-    student, teacher = report.pair
-    baseline = report.baseline.name if report.baseline else "no baseline"
-    names = [(model.name, "IoU %", index) for index, model in enumerate(report.models)]
-    derived = [(f"Δ {baseline}", student, None), (f"gap to {teacher}", student, None)]
-    measures = [("TD", "target", None), ("NTD", "non-target", None), ("TD/NTD", "ratio", None)]
-    columns = [("share", "% pixels", None), *names, *derived, *measures, ("weight", "mean HWD", None)]
-    return [{"label": label, "unit": unit, "model": model} for label, unit, model in columns]
-
-
-def _table_row(report: PerClassReport, row: ClassRow) -> dict[str, Any]:
-    """One class: cells as (text to read, number to sort by, style)."""
-    cells = [_cell(percent(row.share), row.share)]
-    students = [model.name for model in report.models if model.role != "teacher"]
-    best = max((_or_zero(row.iou.get(name)) for name in students), default=0.0)
-    for model in report.models:
-        score = row.iou.get(model.name)
-        leads = model.name in students and score == best and best > 0
-        cells.append(_cell(percent(score), score, "best" if leads else ""))
-    delta, gap = report.delta(row), report.gap(row)
-    cells.append(_cell(points(delta), delta, "up" if delta > 0 else "down" if delta < 0 else ""))
-    cells.append(_cell(points(gap), gap))
-    cells += [_cell(number(value), value) for value in (row.td, row.ntd)]
-    cells += [_cell(number(row.ratio, 4), row.ratio), _cell(number(row.weight), row.weight)]
-    return {"name": row.name, "colour": hex_colour(row.colour), "cells": cells}
-
-
-def _totals(report: PerClassReport) -> list[str]:
-    student, teacher = (report.model(name) for name in report.pair)
-    gain = points(student.miou - report.baseline.miou) if student and report.baseline else ""
-    gap = points(teacher.miou - student.miou) if student and teacher else ""
-    return ["", *(percent(model.miou) for model in report.models), gain, gap, "", "", "", ""]
-
-
-def _example(report: PerClassReport, example: Example) -> dict[str, Any]:
-    """Encode one example's tiles; all share the photograph, and differ in the mask above it."""
-    palette = [row.colour for row in report.rows]
-    student, teacher = report.pair
-    tiles = [_tile("ground truth", None, example.label, palette)]
-    for index, model in enumerate(report.models):
-        if model.name in example.predictions:
-            tiles.append(_tile(model.name, index, example.predictions[model.name], palette))
-    if student in example.predictions and teacher in example.predictions:
-        verdict = disagreement(example.label, example.predictions[student], example.predictions[teacher])
-        tile = _tile(f"{student} ≠ {teacher}", None, verdict, DISAGREEMENT_COLOURS, clear=(AGREE,))
-        tiles.append({**tile, "differs": True})
-    return {
-        "name": example.name,
-        "size": f"{example.width} × {example.height}",
-        "ratio": f"{example.width} / {example.height}",
-        "disagreement": f"{100 * example.disagreement:.1f}",
-        "photo": _photo(shrink(example.image, LONGEST_SIDE)),
-        "tiles": tiles,
-    }
-
-
-def _tile(
-    title: str, model: int | None, mask: Pixels, palette: Sequence[Colour], *, clear: Sequence[int] = ()
-) -> dict[str, Any]:
-    data = _uri("image/png", mask_png(shrink(mask, LONGEST_SIDE), palette, clear=clear))
-    return {"title": title, "model": model, "mask": data, "differs": False}
-
-
-def _photo(image: Pixels) -> str:
-    """Choose the encoding: JPEG where it saves much (photographs), PNG where it does not (drawings)."""
-    png, jpeg = image_png(image), image_jpeg(image)
-    return _uri("image/jpeg", jpeg) if 2 * len(jpeg) < len(png) else _uri("image/png", png)
-
-
-def _verdicts(student: str, teacher: str) -> list[tuple[str, str]]:
-    words = {
-        STUDENT_RIGHT: f"{student} is right",
-        TEACHER_RIGHT: f"{teacher} is right",
-        BOTH_WRONG: "both are wrong, differently",
-    }
-    return [(text, hex_colour(DISAGREEMENT_COLOURS[verdict])) for verdict, text in words.items()]
-
-
-def _cell(text: str, value: float | None, style: str = "") -> dict[str, str]:
-    known = value is not None and math.isfinite(value)
-    return {"text": text, "value": repr(float(value or 0)) if known else "", "style": style}
+def _definition(report: PerClassReport) -> tuple[str, str]:
+    """The divergence at a position as a formula, and what its letters stand for."""
+    formula = "t ln(t / s) − t + s" if report.divergence == "kl" else "(t − s)²"
+    if report.divergence_on == "logits":
+        return formula, "the teacher's and the student's logit in the class's channel, without temperature"
+    return formula, (
+        "the teacher's and the student's value in the class's channel of the activation map, the softmax "
+        f"over all positions at τ = {report.temperature:g}"
+    )
 
 
 def _score(row: ClassRow, model: ModelSummary) -> float:
@@ -232,10 +158,6 @@ def _score(row: ClassRow, model: ModelSummary) -> float:
 
 def _or_zero(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else 0.0
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _sha256(text: str) -> str:

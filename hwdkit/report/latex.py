@@ -21,6 +21,7 @@ _ESCAPED = {
     "Δ": r"$\Delta$",
     "τ": r"$\tau$",
     "−": "$-$",
+    "±": r"$\pm$",
     **{letter: f"{{{letter}}}" for letter in "[]*"},  # behind a line's end they would be its options
     "\ufffd": "?",  # what `printable` puts for control characters: no font of pdflatex has it
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -47,13 +48,13 @@ def latex_text(text: str) -> str:
 
 
 def latex_number(text: str) -> str:
-    """A cell: a dash for the unknown, a real minus, and powers of ten."""
+    """A cell of numbers: a dash for the unknown, signs as in a formula, and powers of ten."""
     if text == UNKNOWN:
         return "--"
     scientific = re.fullmatch(r"(\d+(?:\.\d+)?)e([+-]\d+)", text)
     if scientific:
         return rf"${scientific[1]} \times 10^{{{int(scientific[2])}}}$"
-    return re.sub("^[+−]", lambda sign: "$+$" if sign[0] == "+" else "$-$", text)
+    return latex_text(text).replace("+", "$+$")
 
 
 def _table(sheet: Sheet, label: str) -> str:

@@ -28,12 +28,12 @@ def percent(value: float | None) -> str:
     return UNKNOWN if _unknown(value) else f"{100 * float(value or 0):.2f}"
 
 
-def points(value: float | None) -> str:
+def points(value: float | None, digits: int = 2) -> str:
     """Write a difference of 0..1 scores in percentage points, always with its sign."""
     if _unknown(value):
         return UNKNOWN
-    text = f"{100 * float(value or 0):+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", "−")
+    text = f"{100 * float(value or 0):+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def number(value: float | None, digits: int = 3) -> str:

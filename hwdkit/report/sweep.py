@@ -19,7 +19,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.report.render import UNKNOWN, percent, points, printable
+from hwdkit.report.render import UNKNOWN, markdown_table, markdown_text, percent, points, printable
 
 Metric = Literal["last", "best"]
 GRID, BASELINE = "grid", "baseline"
@@ -155,14 +155,13 @@ def sweep_markdown(report: SweepReport, metric: Metric = "last") -> str:
     """The table of `sweep_table` as Markdown, the best cell in bold."""
     best = best_cell(report, metric)
     headings = _headings(report)
-    lines = ["| " + " | ".join(map(_markdown, headings)) + " |"]
-    lines.append("| " + " | ".join(["---"] + ["---:"] * (len(headings) - 1)) + " |")
+    lines = []
     for cell in report.cells:
-        cells = [_markdown(text) for text in _cells(report, cell)]
-        marked = [f"**{text}**" if cell is best and text else text for text in cells]
-        lines.append("| " + " | ".join(marked) + " |")
-    notes = "".join(f"\n- {_markdown(note)}" for note in (_caption(report), *report.notes))
-    return f"### {_markdown(report.recipe)}\n\n" + "\n".join(lines) + f"\n{notes}\n"
+        cells = [markdown_text(text) for text in _cells(report, cell)]
+        lines.append([f"**{text}**" if cell is best and text else text for text in cells])
+    table = markdown_table([markdown_text(heading) for heading in headings], lines)
+    notes = "".join(f"\n- {markdown_text(note)}" for note in (_caption(report), *report.notes))
+    return f"### {markdown_text(report.recipe)}\n\n{table}\n{notes}\n"
 
 
 def sweep_table(report: SweepReport, metric: Metric = "last") -> Table:
@@ -230,8 +229,3 @@ def _caption(report: SweepReport) -> str:
     seeds = ", ".join(map(str, report.seeds))
     delta = " Δ: last mIoU over the baseline, on the seeds of both." if report.baseline else ""
     return f"val mIoU, mean ± standard deviation (n - 1) over seeds {seeds}.{delta} s: in training steps."
-
-
-def _markdown(text: str) -> str:
-    plain = printable(text).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in plain)

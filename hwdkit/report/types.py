@@ -219,7 +219,7 @@ class PerClassReport:
             {**vars(row), "divergences": {name: vars(one) for name, one in row.divergences.items()}}
             for row in self.rows
         ]
-        document = _jsonable({"schema_version": SCHEMA_VERSION, **plain})
+        document = jsonable({"schema_version": SCHEMA_VERSION, **plain})
         assert isinstance(document, dict)
         return document
 
@@ -233,12 +233,12 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """Copy nested values; JSON has no nan, so a non-finite number becomes null."""
     if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
+        return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

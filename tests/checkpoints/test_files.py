@@ -1,12 +1,10 @@
-"""Reading and writing model files: nothing is executed, nothing half-written stays, errors say what to do."""
+"""Reading and writing model files: nothing is executed, and errors say what to do."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import random
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,11 +18,10 @@ from hwdkit.checkpoints.files import (
     load_tensors,
     read_metadata,
     read_state_dict,
-    replacing,
     save_model,
     save_tensors,
 )
-from hwdkit.errors import CheckpointError, EnvironmentFailure
+from hwdkit.errors import CheckpointError
 
 STATE = {"head.weight": torch.arange(6.0).view(2, 3), "steps": torch.tensor(7)}
 
@@ -74,62 +71,6 @@ def test_saving_leaves_the_given_tensors_alone(tmp_path: Path) -> None:
     save_model(tmp_path / "m.safetensors", {"weight": weight}, {"format": 1})
     assert weight.requires_grad
     assert torch.equal(weight, torch.ones(2, 2))
-
-
-def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
-    """A real failure: the kernel refuses to let the file grow, as it does on a full disk."""
-    program = """
-import resource, signal, sys, torch
-from pathlib import Path
-from hwdkit.checkpoints.files import save_model, save_tensors
-from hwdkit.errors import HwdkitError
-old, big = {"w": torch.zeros(3)}, {"w": torch.ones(100_000)}
-saves = [
-    lambda state: save_model(Path("model"), state, {"format": 1}),
-    lambda state: save_tensors(Path("state"), state),
-]
-for save in saves:
-    save(old)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-for save in saves:
-    try:
-        save(big)
-    except HwdkitError as error:
-        print(error.exit_code, error)
-"""
-    source = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": source},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    for name in ("model", "state"):
-        assert f"6 {name}: cannot write: File too large" in done.stdout
-        assert torch.equal(read_state_dict(tmp_path / name)["w"], torch.zeros(3))
-    assert done.stdout.count("--resume") == 2
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model", "state"]
-
-
-def test_an_error_while_writing_leaves_no_temporary_file(tmp_path: Path) -> None:
-    def write_half() -> None:
-        with replacing(tmp_path / "file") as temporary:
-            temporary.write_text("half")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        write_half()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_made_is_a_failure_of_the_machine(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(EnvironmentFailure, match="cannot write"):
-        save_tensors(tmp_path / "file" / "state.pt", {})
 
 
 def _refused(path: Path) -> CheckpointError:
@@ -229,10 +170,14 @@ def test_safetensors_are_known_by_content_and_need_a_description_only_as_a_netwo
         load_model(tmp_path / "plain.bin")
 
 
-@pytest.mark.parametrize("text", ["not json", "[1]"])
-def test_a_description_that_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["not json", "[1]", "3", '{"a": ' + 70 * "[" + 70 * "]" + "}", '{"a": ' + 400 * "9" + "}", 9000 * "["],
+    ids=["text", "list", "number", "deep", "huge", "bottomless"],
+)
+def test_a_description_that_is_no_plain_json_object_is_refused(tmp_path: Path, text: str) -> None:
     save_file(STATE, tmp_path / "m.safetensors", {"hwdkit": text})
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="its description"):
         load_model(tmp_path / "m.safetensors")
 
 

@@ -208,6 +208,11 @@ def test_facts_come_from_the_config() -> None:
         ("depth=18", "norm_cfg=dict(type='BN', eps=0.001)", "backbone.norm_cfg: eps = 0.001"),
         ("dilations=(1, 3, 6, 9)", "dilations=(1, 6, 12, 18)", "decode_head: dilations = (1, 6, 12, 18)"),
         ("dilations=(1, 3, 6, 9)", "dilations=rates", "decode_head: dilations = not a plain value"),
+        ("depth=18", "conv_cfg=dict(type='ConvWS')", "backbone: conv_cfg = {'type': 'ConvWS'}"),
+        ("type='ASPPHead'", "act_cfg=dict(type='GELU')", "decode_head.act_cfg: type = 'GELU'"),
+        ("mean=[123.675, ", "mean=[" + 400 * "9" + ", ", "input: mean = [999"),
+        ("std=[58.395, ", "std=[-1, ", "input: std = [-1"),
+        ("std=[58.395, 57.12, 57.375]", "std=std", "input: std = not a plain value"),
     ],
 )
 def test_variants_that_no_tensor_shows_are_refused(old: str, new: str, complaint: str) -> None:
@@ -245,6 +250,11 @@ def test_classes_in_another_order_are_refused(resnet18: Path, tmp_path: Path) ->
     made = bring(tmp_path / "a.pth", tmp_path / "out.safetensors")
     assert made.code == 5
     assert "names its class 2 'wall\ufffd[2J', dataset cityscapes has 'building' there" in made.err
+    whole["meta"]["dataset_meta"]["classes"] = [*CITYSCAPES, "another"]
+    torch.save(whole, tmp_path / "b.pth")
+    made = bring(tmp_path / "b.pth", tmp_path / "out.safetensors")
+    assert made.code == 5
+    assert "it names 20 classes, and its classifier has 19" in made.err
     made = bring(resnet18, tmp_path / "no.safetensors", dataset="voc-aug")
     assert made.code == 5
     assert "its classifier has 19 classes, dataset voc-aug has 21" in made.err

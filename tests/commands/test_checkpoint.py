@@ -50,7 +50,14 @@ def changed(published: Path, path: Path, **replaced: torch.Tensor | None) -> Pat
     return path
 
 
-@pytest.mark.parametrize("name", ["deeplabv3_resnet18", "psp_resnet18", "deeplabv3_mobilenetv2", NAME])
+@pytest.mark.parametrize(
+    "name",
+    [
+        NAME,
+        "deeplabv3_resnet18",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("psp_resnet18", "deeplabv3_mobilenetv2")),
+    ],
+)
 def test_imported_network_gives_the_recorded_outputs(name: str, tmp_path: Path) -> None:
     torch.save({"state_dict": released(name)}, tmp_path / "best.pth")
     made = bring(tmp_path / "best.pth", tmp_path / "out.safetensors", "--json")
@@ -216,6 +223,7 @@ def test_backbone_becomes_what_pretrained_reads(tmp_path: Path) -> None:
     assert "--backbone-only" in made.err
 
 
+@pytest.mark.slow  # that names and outputs are torchvision's, checkpoints/test_torchvision.py shows as well
 def test_torchvisions_deeplabv3_is_the_same_network(tmp_path: Path) -> None:
     torch.manual_seed(0)
     theirs = torchvision.models.segmentation.deeplabv3_resnet50(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -88,6 +89,39 @@ def test_a_run_speaks_for_its_own_checkpoint_only(pair: Pair, tmp_path: Path) ->
         assert "not the run of this checkpoint" in done.err
 
 
+def test_a_run_json_from_outside_cannot_break_a_card(pair: Pair, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(pair.student, copy)
+    info = json.loads((copy / "run.json").read_text())
+    for changed in ({"result": {"seconds": 10**400}}, {"x": json.loads(200 * "[" + 200 * "]")}):
+        (copy / "run.json").write_text(json.dumps({**info, **changed}))
+        done = hwdkit("checkpoint", "card", copy)
+        assert done.code == 0
+        assert "says nothing of the training" in done.err
+    odd: dict[str, Any] = {"result": {"seconds": [1]}, "versions": [1], "world_size": "2", "argv": 3}
+    (copy / "run.json").write_text(json.dumps({**info, **odd}))
+    text = card_of(copy)[1]
+    assert "| losses | 1 ce + 3 hwd |" in text
+    assert "| time |" not in text
+
+
+def test_a_recipe_named_by_a_path_and_losses_without_weight_are_not_told(pair: Pair, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(pair.student, copy)
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
+    recipe["teacher"]["recipe"] = "/home/ann/secret/teacher.yaml"
+    recipe["losses"]["hwd"]["weight"] = 0.0
+    text = yaml.safe_dump(recipe)
+    (copy / "recipe.yaml").write_text(text)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    described(pair, copy / "student.safetensors", recipe_sha256=sha256)
+    card = card_of(copy)[1]
+    assert "| teacher | teacher.yaml" in card
+    assert "/home/ann" not in card
+    assert "| losses | 1 ce |" in card
+    assert "Holistic" not in card
+
+
 def test_an_evaluation_adds_the_classes_if_it_is_of_this_file(pair: Pair, tmp_path: Path) -> None:
     line = ["evaluate", "-c", pair.student, "--data-root", pair.data, "--gpus", 0, "-q", "--json"]
     measured = tmp_path / "val.json"
@@ -103,7 +137,8 @@ def test_an_evaluation_adds_the_classes_if_it_is_of_this_file(pair: Pair, tmp_pa
     done = hwdkit("checkpoint", "card", pair.teacher, "--evaluation", measured)
     assert done.code == 4
     assert "measured on another checkpoint" in done.err
-    for content in ("{}", "[", "3", '{"checkpoint_sha256": 1, "protocol": []}'):
+    changed = [{**result, "images": float("inf")}, {**result, "miou": 10**400}]
+    for content in ("{}", "[", "3", '{"checkpoint_sha256": 1, "protocol": []}', *map(json.dumps, changed)):
         measured.write_text(content)
         done = hwdkit("checkpoint", "card", pair.student, "--evaluation", measured)
         assert (done.code, "is no result of an evaluation" in done.err) == (4, True)

@@ -66,7 +66,9 @@ def baseline(runs: Callable[..., Path], seed: int = 0) -> Path:
 
 
 def compared(pair: Pair, *arguments: object) -> Outcome:
-    own = () if "--data-root" in arguments else ("--data-root", pair.data)
+    """A comparison on the CPU, of the first image unless the arguments say otherwise."""
+    own: tuple[object, ...] = () if "--data-root" in arguments else ("--data-root", pair.data)
+    own += () if "--limit" in arguments else ("--limit", 1)
     return hwdkit("compare", *arguments, *own, "--gpus", 0, "--workers", 0, "-q", "--resamples", 200)
 
 
@@ -77,7 +79,7 @@ def document(pair: Pair, *arguments: object) -> dict[str, Any]:
 
 
 def test_scores_and_costs_are_those_of_evaluate_and_profile(pair: Pair, runs: Callable[..., Path]) -> None:
-    rows = document(pair, runs("a"), pair.teacher, "--absent", "paper")["methods"]
+    rows = document(pair, runs("a"), pair.teacher, "--absent", "paper", "--limit", 4)["methods"]
     line = ["--data-root", pair.data, "--gpus", 0, "--absent", "paper", "--workers", 0, "--json", "-q"]
     for row, path in zip(rows, (pair.teacher, runs("a")), strict=True):
         truth = hwdkit("evaluate", "-c", path, *line).document
@@ -102,6 +104,27 @@ def test_runs_that_differ_in_their_seed_alone_are_one_method(pair: Pair, runs: C
     assert result["methods"][2]["miou_std"] is None
 
 
+def test_what_moves_no_weight_parts_no_seeds_and_an_unknown_teacher_is_told_by_its_path(
+    pair: Pair, runs: Callable[..., Path], tmp_path: Path
+) -> None:
+    def other(name: str, *, info: str | None = None, set_: tuple[str, ...]) -> Path:
+        path = shutil.copytree(runs(f"seed-{name}", seed=len(name)), tmp_path / name)
+        text = (path / "recipe.yaml").read_text()
+        (path / "recipe.yaml").write_text(dump(loads_resolved(text, overrides=set_)))
+        if info is not None:
+            (path / "run.json").write_text(info)
+        return path
+
+    told = other("told", set_=("train.log_every=7", "train.save_every=9", "train.evaluate_every=3"))
+    elsewhere = other("elsewhere", set_=("teacher.checkpoint=moved/teacher.safetensors",))
+    unknown = [
+        other(name, info="{}", set_=(f"teacher.checkpoint={name}/teacher.safetensors",))
+        for name in ("one", "another")
+    ]
+    result = document(pair, runs("a"), told, elsewhere, *unknown, "--limit", 1)
+    assert [len(row["seeds"]) for row in result["methods"]] == [3, 1, 1]
+
+
 def test_named_groups_are_as_the_command_line_says(pair: Pair, runs: Callable[..., Path]) -> None:
     checkpoint = runs("b", seed=1) / "student.safetensors"
     result = document(pair, f"mine={runs('a')},{checkpoint}", f"theirs={runs('c', seed=2)}")
@@ -113,8 +136,8 @@ def test_named_groups_are_as_the_command_line_says(pair: Pair, runs: Callable[..
 
 def test_order_of_arguments_changes_no_number(pair: Pair, runs: Callable[..., Path]) -> None:
     base, a, b = baseline(runs), runs("a"), runs("b", seed=1)
-    there = document(pair, base, a, b)
-    back = document(pair, b, a, base)
+    there = document(pair, base, a, b, "--limit", 2)
+    back = document(pair, b, a, base, "--limit", 2)
     assert {row["name"]: row["miou"] for row in there["methods"]} == {
         row["name"]: row["miou"] for row in back["methods"]
     }
@@ -296,6 +319,8 @@ def test_networks_that_do_not_fit_together_are_refused(
         ["a", "--confidence", "100"],
         ["a", "--resamples", "5"],
         ["a", "--out", __file__],
+        ["a", "--json", "--format", "csv"],
+        ["a", "--confidence", "nan"],
         [],
     ],
 )

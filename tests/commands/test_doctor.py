@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterable
@@ -19,7 +18,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 from rich.console import Console
-from tiny_runs import ROOT, environment, hwdkit
+from tiny_runs import ROOT, hwdkit
 
 from hwdkit.commands import checkup, doctor, extras, holdings, limits, prepare_data, surroundings
 from hwdkit.commands.findings import REINSTALL, Finding
@@ -111,13 +110,11 @@ def test_healthy_machine_exits_0_with_a_complete_document(scenes: Path) -> None:
 def test_text_is_readable_in_a_pipe_and_ends_with_the_problems(tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "mine.yaml").write_text("a: 1\n")
-    command = [sys.executable, "-m", "hwdkit", "doctor"]
-    env = {key: value for key, value in environment().items() if not key.startswith("SLURM_")}
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 6, done.stderr
-    assert done.stderr.startswith("error[environment]: ")
-    assert "\x1b" not in done.stdout
-    lines = done.stdout.splitlines()
+    done = hwdkit("doctor")
+    assert done.code == 6, done.err
+    assert done.err.startswith("error[environment]: 1 problem: ")
+    assert "\x1b" not in done.out
+    lines = done.out.splitlines()
     assert all(line == line.rstrip() and len(line) < 250 for line in lines)
     starts = {line.index(word) for line in lines for word in ("torch  ", "timm  ") if f" {word}" in line}
     assert len(starts) == 1, "names are aligned"

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from tiny_runs import Outcome, Pair, hwdkit
 
+import hwdkit as hwdkit_package
 from hwdkit.checkpoints.files import file_digest, load_model, save_model
 from hwdkit.data.index import load_index
 from hwdkit.engine.networks import description, load_network
@@ -123,7 +124,17 @@ def test_an_existing_file_is_never_replaced(pair: Pair, edge: Edge) -> None:
     before = edge.path.read_bytes()
     done = export(pair, "-o", edge.path)
     assert (done.code, edge.path.read_bytes()) == (2, before)
-    assert "exists; name a new file" in done.err
+    assert "exists; nothing is overwritten, name a new file" in done.err
+
+
+def test_no_path_of_the_machine_gets_into_a_file(edge: Edge) -> None:
+    content = edge.path.read_bytes()
+    for path in (
+        Path(hwdkit_package.__file__).parents[1],
+        Path(torch.__file__).parent,
+        edge.checkpoint.parent,
+    ):
+        assert str(path).encode() not in content, path
 
 
 def test_torch_export_takes_normalised_pixels_and_needs_no_dataset(pair: Pair, tmp_path: Path) -> None:
@@ -133,6 +144,7 @@ def test_torch_export_takes_normalised_pixels_and_needs_no_dataset(pair: Pair, t
     assert "verified on a generated picture" in done.out
     assert "in: image float32, normalised (1, 3, 64, 48)   out: logits" in done.out
     extra = {"hwdkit": ""}
+    assert str(Path(torch.__file__).parent).encode() not in path.read_bytes()
     program = torch.export.load(path, extra_files=extra)
     model = load_network(pair.student).model.eval()
     image = torch.from_numpy(val_image(pair)[:64, :48].transpose(2, 0, 1)[None].copy())
@@ -210,5 +222,32 @@ def test_without_the_extra_the_pip_command_is_told(
 def test_int8_without_its_dataset_fails_before_any_work(pair: Pair, tmp_path: Path) -> None:
     done = export(pair, "-o", tmp_path / "a.onnx", "--int8", "--data-root", tmp_path / "none")
     assert done.code == 4
+    assert "--int8 measures mIoU on the checkpoint's dataset" in done.err
     assert "prepare-data" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.pth", "does not end in .onnx"),
+        (f"{'a' * 300}.onnx", "File name too long"),
+        ("file/a.onnx", "is a file, not a folder"),
+    ],
+)
+def test_an_output_that_cannot_be_is_told_before_anything_is_read(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "file").touch()
+    done = hwdkit("export", "-c", tmp_path / "no network", "-o", tmp_path / name)
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_an_image_beyond_all_memory_is_no_bug(pair: Pair, tmp_path: Path) -> None:
+    line = ["-o", tmp_path / "new" / "a.onnx", "--input", "200000x200000", "--data-root", tmp_path]
+    for more in ([], ["--no-verify"]):
+        done = export(pair, *line, *more)
+        assert done.code == 8, done.err
+        assert "give a smaller --input" in done.err
     assert list(tmp_path.iterdir()) == []

@@ -50,6 +50,8 @@ def test_every_format_is_written_and_the_table_printed(pair: Pair) -> None:
         f"cwd={pair.student}",
         "--examples",
         1,
+        "--limit",
+        2,
         "--out",
         "deep/er",
     ]
@@ -80,7 +82,7 @@ def test_one_format_writes_its_files_and_prints_their_paths(finished: Path, name
 
 
 def test_the_table_alone_writes_nothing_and_is_sorted(pair: Pair) -> None:
-    done = hwdkit(*line(pair, "--format", "table", "--sort", "name"))
+    done = hwdkit(*line(pair, "--format", "table", "--sort", "name", "--limit", 1))
     assert not Path("reports").exists()
     rows = [text for text in done.out.splitlines() if text.startswith(" ■")]
     names = [text.split("  ")[0][3:] for text in rows]
@@ -186,6 +188,9 @@ def test_other_maps_and_divergences_are_measured_and_named(pair: Pair) -> None:
         (["--from", "x.json", "--map", "logit"], "--map means nothing with --from"),
         (["--student", "x"], "--teacher missing"),
         ([], "--student and --teacher missing"),
+        (["--student", "x", "--teacher", "y", "--out", __file__], "is a file, not a folder"),
+        (["--student", "x", "--teacher", "y", "--tau", "inf"], "is no temperature"),
+        (["--student", "x", "--teacher", "y", "--tau", "nan"], "greater than or equal to 0.001"),
         (["--student", "x", "--teacher", "y", "--divergence", "l1"], "'l1' is not one of mse, kl"),
         (["--student", "x", "--teacher", "y", "--map", "logits"], "'logits' is not one of activation, logit"),
         (

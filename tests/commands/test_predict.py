@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import weakref
 from pathlib import Path, PurePosixPath
@@ -18,8 +19,7 @@ from PIL import Image
 from tiny_runs import Outcome, Pair, hwdkit
 
 from hwdkit.checkpoints.files import load_model, save_model
-from hwdkit.cli import predict as command_line
-from hwdkit.commands import predict, prediction
+from hwdkit.commands import pace, prediction, sizes
 from hwdkit.data.cityscapes import CITYSCAPES
 from hwdkit.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
 from hwdkit.data.index import load_index
@@ -232,7 +232,9 @@ def test_a_source_without_images_is_told_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("text", ["512", "0x64", "31x64", "axb", "64x64x3", "-64x64", ""])
+@pytest.mark.parametrize(
+    "text", ["512", "0x64", "31x64", "axb", "64x64x3", "-64x64", "", "512x²", "512x100000"]
+)
 def test_a_window_that_cannot_be_meant_is_refused(tmp_path: Path, text: str) -> None:
     done = hwdkit("predict", "a.png", "-c", "x", "-o", tmp_path / "out", f"--slide={text}")
     assert done.code == 2
@@ -240,8 +242,7 @@ def test_a_window_that_cannot_be_meant_is_refused(tmp_path: Path, text: str) -> 
 
 
 def test_a_window_is_height_by_width() -> None:
-    assert command_line._window("--slide", "64X48") == (64, 48)
-    assert command_line._window("--slide", None) is None
+    assert sizes.height_by_width("--slide", "64X48", least=32) == (64, 48)
 
 
 def test_a_missing_checkpoint_leaves_no_folder_behind(tmp_path: Path) -> None:
@@ -446,12 +447,12 @@ def test_more_classes_than_a_mask_can_hold_are_refused(pair: Pair, tmp_path: Pat
 
 
 def test_a_pipe_hears_of_the_progress(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LINES", 0.0)
     images = [picture(tmp_path / f"{i}.png") for i in range(3)]
     line = ["predict", *images, "-c", pair.student, "--gpus", 0]
     done = hwdkit(*line, "-o", tmp_path / "out")
-    assert "1 of 3 images, about" in done.err
-    assert "2 of 3 images, about" in done.err
+    assert re.search(r"1 of 3 images, [\d.]+ images/s, about \d+ s left", done.err)
+    assert "2 of 3 images, " in done.err
     assert "1 of 3" not in hwdkit(*line, "-o", tmp_path / "quiet", "-q").err
 
 
@@ -542,6 +543,32 @@ def test_steps_and_scales_that_cannot_be_meant_are_refused(tmp_path: Path, optio
     done = hwdkit("predict", "a.png", "-c", "x", "-o", tmp_path / "out", *options)
     assert done.code == 2
     assert options[-2] in done.err
+
+
+def test_an_empty_name_is_not_the_working_directory(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    done = predicted(pair, "", "-o", "out")
+    assert done.code == 4
+    assert "an empty name" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_frame_masks_of_images_are_refused(pair: Pair, tmp_path: Path) -> None:
+    done = predicted(pair, picture(tmp_path / "a.png"), "-o", tmp_path / "out", "--frame-masks")
+    assert done.code == 2
+    assert "--frame-masks is for films" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_palette_with_transparency_is_read_without_a_warning_in_its_own_colours(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png", mode="P", transparency=bytes(range(256)))
+    with Image.open(path) as image:
+        palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+        assert np.array_equal(read_upright(path), palette[np.array(image)])
 
 
 def test_names_that_no_file_can_have_are_told_in_one_line(pair: Pair, tmp_path: Path) -> None:

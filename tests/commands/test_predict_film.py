@@ -14,7 +14,7 @@ pytest.importorskip("av")
 
 from films import film
 
-from hwdkit.commands import predict_film, prediction
+from hwdkit.commands import pace, prediction
 from hwdkit.data import video
 from hwdkit.data.own_images import Found, output_names
 from hwdkit.report.overlay import colourise, overlay
@@ -91,6 +91,36 @@ def test_a_damaged_film_stops_nothing_else_and_leaves_no_film(pair: Pair, tmp_pa
     assert below(tmp_path / "out") == {"overlays/whole.mp4", "masks/a.png"}
 
 
+def test_a_film_that_cannot_be_encoded_stops_nothing_else(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "ENCODERS", ("mpeg4",))  # whose sides are below 8192
+    wide = film(tmp_path / "wide.mkv", frames=1, size=(16, 8000))
+    line = [wide, film(tmp_path / "a.mp4", frames=1), "-o", tmp_path / "out", "--side-by-side"]
+    done = predicted(pair, *line)
+    assert done.code == 4
+    assert "1 of 2 files could not be read, the other 1 is written" in done.err
+    assert f"{wide}: its pictures of 16x16000 cannot be encoded" in done.err
+    assert below(tmp_path / "out") == {"overlays/a.mp4", "side-by-side/a.mp4"}
+
+
+def test_ids_of_films_alone_need_frame_masks(pair: Pair, tmp_path: Path) -> None:
+    done = predicted(pair, film(tmp_path / "a.mp4", frames=1), "-o", tmp_path / "out", "--ids")
+    assert done.code == 2
+    assert "add --frame-masks" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_name_of_a_film_cannot_command_a_terminal(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LINES", 0.0)
+    done = predicted(pair, film(tmp_path / "[b]\x1b[31m.mp4", frames=2), "-o", tmp_path / "out")
+    assert done.code == 0
+    assert "[b]\ufffd[31m.mp4: 1 of 2 frames" in done.err
+    assert "\x1b" not in done.err + done.out
+
+
 def test_an_interrupted_film_leaves_no_file_that_looks_complete(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +171,6 @@ def test_films_and_images_of_one_name_do_not_meet() -> None:
 
 
 def test_a_pipe_hears_of_the_frames(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict_film, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LINES", 0.0)
     done = predicted(pair, film(tmp_path / "a.mp4"), "-o", tmp_path / "out")
     assert "a.mp4: 2 of 4 frames, " in done.err

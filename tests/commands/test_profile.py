@@ -103,18 +103,56 @@ def test_a_network_is_described_on_the_command_line() -> None:
     assert alone["params"] == alone["params_deployed"] == strided["params_deployed"] < strided["params"]
 
 
+TINY = ["--classes", 3, "--input", "32x32", "--counter", "paper", "--json"]
+
+
+def test_a_shortlist_is_every_backbone_under_every_head_against_one_budget() -> None:
+    named = ["--backbone", "lcnet_050", "--backbone", "ghostnet_050", "--head", "fcn", "--head", "segformer"]
+    done = hwdkit("profile", *named, *TINY, "--output-stride", 32, "--max-params", "500K")
+    rows = done.document["profiles"]
+    names = [f"{head} {name}" for name in ("lcnet_050", "ghostnet_050") for head in ("fcn", "segformer")]
+    assert [row["network"] for row in rows] == names
+    assert [verdict["network"] for verdict in done.document["budgets"]] == names
+    fits = [row["params_deployed"] <= 500_000 for row in rows]
+    assert [verdict["met"] for verdict in done.document["budgets"]] == fits
+    assert len(set(fits)) == 2
+    assert done.code == 9
+
+
+def test_of_several_recipes_the_students_are_shown_and_bound(pair: Pair) -> None:
+    line = ["-r", "scenes-r10-hwd", "-r", "scenes-r18-teacher", "-c", pair.student]
+    done = hwdkit("profile", *line, *TINY, "--max-params", "1G")
+    rows = done.document["profiles"]
+    assert [row["role"] for row in rows] == ["student", "teacher", "network"]
+    assert [row["network"].split()[0] for row in rows] == [*line[1:4:2], str(pair.student)]
+    assert len(done.document["budgets"]) == 3
+    both = hwdkit("profile", *line[:4], *TINY, "--role", "teacher").document["profiles"]
+    assert [row["network"].split()[:2] for row in both] == [[name, "teacher"] for name in line[1:4:2]]
+
+
 @pytest.mark.parametrize(
     ("line", "code", "complaint"),
     [
-        ([], 2, "give one of --recipe"),
-        (["-r", "scenes-r10-hwd", "--backbone", "resnet18"], 2, "give one of --recipe"),
+        ([], 2, "give --recipe"),
+        (["-r", "scenes-r10-hwd", "--backbone", "resnet18"], 2, "--backbone needs --classes"),
+        (["-r", "scenes-r10-hwd", "-r", "scenes-r10-kd", "--train-step"], 2, "measures one --recipe"),
+        (["--backbone", "resnet18", "--classes", 70_000], 2, "--classes"),
+        (["-r", "scenes-r10-hwd", "--input", "512x²"], 2, "--input: '512x²' is not HEIGHTxWIDTH"),
+        (["-r", "scenes-r10-hwd", "--input", "512x" + "9" * 20], 2, "is not HEIGHTxWIDTH"),
+        (["-r", "scenes-r10-hwd", "--latency", "--threads", 10**8], 2, "--threads"),
+        (["-r", "scenes-r10-hwd", "--batch", 2], 2, "--batch belongs to --latency"),
+        (["-r", "scenes-r10-hwd", "--warmup", 0], 2, "--warmup belongs to --latency"),
+        (["-r", "scenes-r10-hwd", "--iters", 2], 2, "--iters belongs to --latency"),
+        (["-r", "scenes-r10-hwd", "--threads", 2], 2, "--threads belongs to --latency"),
+        (["-r", "scenes-r10-hwd", "--dtype", "bf16"], 2, "--dtype belongs to --latency"),
+        (["-r", "scenes-r10-hwd", "--train-step", "--dtype", "bf16"], 2, "--set train.amp"),
         (["--backbone", "resnet18"], 2, "--backbone needs --classes"),
         (["--backbone", "resnet18", "--classes", 3, "--head", "unet"], 2, "--head"),
         (["--backbone", "resnet18", "--classes", 3, "--output-stride", 4], 2, "--output-stride: 4"),
         (["--backbone", "resnet81", "--classes", 3], 3, "no backbone 'resnet81'"),
-        (["--backbone", "resnet18", "--classes", 3, "--train-step"], 2, "--train-step belongs to --recipe"),
+        (["--backbone", "resnet18", "--classes", 3, "--train-step"], 2, "--train-step belongs"),
         (["-r", "scenes-r10-hwd", "--head", "fcn"], 2, "--head belongs to --backbone"),
-        (["-r", "scenes-r10-hwd", "--dtype", "int8"], 2, "--dtype"),
+        (["-r", "scenes-r10-hwd", "--latency", "--dtype", "int8"], 2, "--dtype: 'int8' is not one of"),
         (["-c", "runs/none", "--classes", 3], 2, "--classes means nothing with --checkpoint"),
         (["-c", "runs/none", "--role", "student"], 2, "--role belongs to --recipe"),
         (["-c", "runs/none"], 5, "runs/none"),

@@ -20,9 +20,12 @@ import pytest
 import torch
 from tiny_runs import ROOT, STUDENT, Outcome, Pair, environment, hwdkit, steps
 
-from hwdkit.commands import sweep_grid, sweep_plan
+from hwdkit.commands import sweep_folder, sweep_grid, sweep_plan
 from hwdkit.commands.launch import Launch
+from hwdkit.commands.signals import StopRequest
 from hwdkit.commands.sweep import _devices
+from hwdkit.commands.sweep_runs import Outcome as Outcome_
+from hwdkit.commands.sweep_runs import Pool, Workplace
 from hwdkit.errors import EnvironmentFailure, UsageError
 
 GRID = ["--grid", "optimizer.lr=1e-3,1e30"]  # the second diverges at once
@@ -37,7 +40,7 @@ def swept(pair: Pair, out: Path, *arguments: object) -> Outcome:
 
 @dataclass(frozen=True)
 class Made:
-    """A sweep of two cells, one of which has diverged."""
+    """A sweep of two cells: one was run by its emitted command, the other by the sweep, and diverged."""
 
     folder: Path
     outcome: Outcome
@@ -48,6 +51,9 @@ def made(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("sweep") / "made"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+        emitted = swept(pair, folder, *GRID, "--emit-commands").out.splitlines()
+        first = hwdkit(*shlex.split(emitted[0])[1:], "--quiet")  # in this process: a second one costs seconds
+        assert first.code == 0, first.err
         return Made(folder, swept(pair, folder, *GRID, "--json"))
 
 
@@ -57,7 +63,8 @@ def copied(made: Made, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".sweep.lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +101,9 @@ def test_commas_inside_brackets_and_quotes_belong_to_a_value(text: str, values: 
         (["--seeds", "0", "--jobs", "0"], "--jobs"),
         (["--seeds", "0", "--dry-run", "--emit-commands"], "exclude each other"),
         (["--seeds", "0", "--summary-only", "--out", "x"], "none of --recipe"),
+        (["--seeds", "0", "--emit-commands", "--jobs", "2"], "runs nothing"),
+        (["--seeds", "0", "--emit-commands", "--fail-fast"], "runs nothing"),
+        (["--grid", "losses.hwd={mu: 1},{mu: 2}", "--grid", "losses.hwd.mu=5"], "are one recipe"),
         ([], "nothing to sweep"),
     ],
 )
@@ -149,6 +159,26 @@ def test_a_seed_is_tried_on_all_cells_before_the_next_one() -> None:
     assert [(job.cell.name, job.seed) for job in sweep_plan.jobs(two)][1:3] == [("mu=1", 5), ("mu=0", 3)]
 
 
+def test_any_key_and_value_make_the_name_of_a_folder() -> None:
+    odd = {"student.backbone_options.../x y": "../z", "losses.a/b.beta": [1, 0.5]}
+    name = sweep_grid.folder_name(odd)
+    assert "/" not in name
+    assert sweep_folder._NAME.fullmatch(name)
+    long = {f"losses.hwd.{key * 9}": key * 60 for key in "abcdefgh"}
+    names = {sweep_grid.folder_name({**long, "losses.hwd.mu": mu}) for mu in (0, 1)}
+    assert len(names) == 2
+    assert max(map(len, names)) < 200
+
+
+def test_runs_that_obeyed_a_stop_have_not_failed() -> None:
+    job = sweep_plan.jobs(plan("losses.hwd.mu=0,1"))[0]
+    pool = Pool(plan("losses.hwd.mu=0,1"), Workplace(Path(), Path()), lock=0, stop=StopRequest())
+    fine, diverged = Outcome_(job, 0, 1.0), Outcome_(job, 7, 1.0)
+    stopped_by_us, by_others = Outcome_(job, 75, 1.0, {}, obeyed=True), Outcome_(job, 75, 1.0)
+    pool.outcomes = [fine, diverged, stopped_by_us, by_others]
+    assert pool.failures() == [diverged, by_others]
+
+
 def test_the_lines_share_the_budget_but_not_the_losses() -> None:
     overrides = ("train.iterations=7", "losses.hwd.weight=9", "teacher.checkpoint=x")
     drawn = plan(
@@ -183,7 +213,6 @@ def test_a_diverged_run_is_counted_and_stops_no_other(made: Made) -> None:
     assert first["miou"]["best"]["mean"] == result["best"]["miou"]
     assert (first["n"], second["n"], second["miou"]["last"]["mean"]) == (1, 0, None)
     assert "became non-finite" in (folder / "lr=1e+30/seed=0.log").read_text()
-    assert not (folder / "lr=0.001/seed=0.log").exists()
     with (folder / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["optimizer.lr"] for row in rows] == ["0.001", "1e+30"]
@@ -264,6 +293,58 @@ def test_cells_seeds_lines_and_what_moves_no_weight_may_be_added(pair: Pair, cop
     assert contents(copied) == before
 
 
+def test_a_deleted_cell_is_made_again(pair: Pair, copied: Path) -> None:
+    shutil.rmtree(copied / "lr=0.001")
+    shown = hwdkit("sweep", "--out", copied, "--summary-only", "--json")
+    assert shown.code == 0, shown.err
+    assert shown.document["runs"] == {"missing": 1, "diverged": 1}
+    done = swept(pair, copied, *GRID, "--emit-commands")
+    assert done.code == 0, done.err
+    (line,) = done.out.splitlines()
+    recipe = shlex.split(line)[shlex.split(line).index("--recipe") + 1]
+    assert Path(recipe).is_file()
+    assert Path(recipe).resolve() == copied / "lr=0.001" / "recipe.yaml"
+
+
+def test_an_edited_recipe_of_a_cell_does_not_count(pair: Pair, copied: Path) -> None:
+    path = copied / "lr=0.001" / "recipe.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("lr: 0.001", "lr: 0.5"))
+    assert path.read_text() != text
+    assert swept(pair, copied, *GRID, "--emit-commands").code == 0
+    assert path.read_text() == text
+
+
+def test_runs_whose_sweep_json_is_gone_are_not_taken_for_those_of_this_sweep(
+    pair: Pair, copied: Path
+) -> None:
+    (copied / "sweep.json").unlink()
+    before = contents(copied)
+    done = swept(pair, copied, *GRID)
+    assert (done.code, "without its sweep.json" in done.err) == (3, True)
+    assert contents(copied) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("run.json", '{"status": "finished"}'),
+        ("run.json", '{"status": "finished", "result": [1]}'),
+        ("run.json", "[" * 100_000),
+        ("metrics.jsonl", "3\n"),
+        ("metrics.jsonl", '{"step_ms": 3}\n'),
+    ],
+)
+def test_a_finished_run_whose_records_are_damaged_is_named(
+    name: str, text: str, pair: Pair, copied: Path
+) -> None:
+    (copied / "lr=0.001/seed=0" / name).write_text(text)
+    done = swept(pair, copied, *GRID)
+    assert done.code == 5, done.err
+    assert "lr=0.001/seed=0" in done.err
+    assert "to make" in done.err
+
+
 def test_a_folder_that_is_no_sweeps_is_refused(pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     done = swept(pair, tmp_path, *GRID)
@@ -294,16 +375,21 @@ def test_a_file_that_no_sweep_wrote_is_refused(change: dict[str, Any], copied: P
 
 
 def test_two_sweeps_cannot_work_in_one_folder(pair: Pair, copied: Path) -> None:
-    with (copied / ".sweep.lock").open("a") as held:
+    with (copied / ".sweep.lock").open("w") as held:
+        held.write(f"nonsense\n{2**22 + 1}\n{os.getpid()}\n")
+        held.flush()
         fcntl.flock(held, fcntl.LOCK_EX)
         done = swept(pair, copied, *GRID)
     assert done.code == 6
-    assert "another sweep (process" in done.err
+    assert f"(process {os.getpid()})" in done.err
 
 
 def test_missing_data_or_teacher_end_the_sweep_before_it_begins(pair: Pair, tmp_path: Path) -> None:
     done = swept(pair, tmp_path / "a", *GRID, "--data-root", tmp_path / "none")
     assert done.code == 4
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".sweep.lock"]
+    another = swept(pair, tmp_path / "a", "--grid", "losses.hwd.mu=0,1", "--emit-commands")
+    assert another.code == 0, another.err  # nothing was begun, so nothing stands in its way
     done = swept(pair, tmp_path / "b", *GRID, "--teacher", tmp_path / "none")
     assert done.code == 5
     assert not (tmp_path / "b").exists()

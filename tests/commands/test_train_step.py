@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from tiny_runs import STUDENT, TEACHER, Pair, hwdkit
 
-from hwdkit.commands import described
+from hwdkit.commands import described, train_step
 from hwdkit.commands.train_step import random_batches
 from hwdkit.distributed import Ranks
 from hwdkit.engine import build
@@ -62,7 +64,9 @@ def test_a_recipe_without_losses_is_measured_as_it_would_train_its_teacher() -> 
     step = hwdkit(*line, "--json").document["train_step"]
     assert (step["role"], step["height"], step["width"]) == ("teacher", 32, 64)
     assert ("teacher", "forward") not in parts(step)
-    shown = hwdkit(*line).out
+    page = Console(width=200, file=io.StringIO(), record=True)
+    page.print(train_step.render(step))
+    shown = page.export_text()
     assert "one step of train-teacher scenes-r18-teacher: 2 images of 32x64" in shown
     assert "teacher backward" in shown
     assert "live between steps" in shown

@@ -38,7 +38,8 @@ train: {iterations: 4, batch_size: 4, accumulate: 2, ema: 0.9, log_every: 1, eva
 """
 TEACHER = f"name: tiny-teacher\n{COMMON}teacher:{NETWORK}"
 DISTIL = "teacher: {recipe: tiny-teacher}\nlosses: {hwd: {weight: 3.0}}\n"
-STUDENT = f"name: tiny-student\n{COMMON}student:{NETWORK}{DISTIL}"
+KEEPING = COMMON.replace("save_every", "keep_evaluated: true, save_every")
+STUDENT = f"name: tiny-student\n{KEEPING}student:{NETWORK}{DISTIL}"
 BASELINE = f"name: tiny-baseline\n{COMMON}student:{NETWORK}"
 
 
@@ -107,7 +108,10 @@ def test_a_finished_run_leaves_the_promised_files(world: World) -> None:
     assert {name for name in found if not name.startswith("tensorboard/")} == {
         "recipe.yaml", "run.json", "metrics.jsonl", "metrics.csv", "curves.png", "train.log",
         "student.safetensors", "checkpoints/last.pt", "checkpoints/best.safetensors",
+        "checkpoints/step-2.safetensors", "checkpoints/step-4.safetensors",
     }  # fmt: skip
+    kept = [load_network(folder / "checkpoints" / f"step-{step}.safetensors") for step in (2, 4)]
+    assert [network.metadata["metrics"]["step"] for network in kept] == [2, 4]
     assert info(folder)["status"] == "finished"
     assert info(folder)["result"] == world.student
     metrics = rows(folder)

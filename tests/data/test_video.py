@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip("av")
 
+import av
+from av.stream import Disposition
 from films import film
 
 from hwdkit.data import video
@@ -60,6 +62,22 @@ def test_an_odd_side_is_doubled_at_its_edge_and_not_cut(tmp_path: Path) -> None:
     again = read(tmp_path / "b.mp4")
     assert again[0].pixels.shape == (32, 64, 3)
     assert np.abs(again[0].pixels[31].astype(int) - frames[0].pixels[30]).mean() < 40
+
+
+def test_a_picture_that_comes_first_is_not_taken_for_the_film(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=10) for _ in range(2)]
+        streams[1].disposition = Disposition.default
+        for stream, side in zip(streams, (16, 64), strict=True):
+            stream.height, stream.width, stream.pix_fmt = side, side, "yuv420p"
+        for stream, side, count in zip(streams, (16, 64), (1, 3), strict=True):
+            for i in range(count):
+                frame = av.VideoFrame.from_ndarray(np.zeros((side, side, 3), np.uint8), format="rgb24")
+                frame.pts = i
+                container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    assert [frame.pixels.shape for frame in read(tmp_path / "a.mp4")] == [(64, 64, 3)] * 3
 
 
 @pytest.mark.parametrize("angle", [90, 180, -90])

@@ -107,7 +107,11 @@ def test_a_run_directory_without_a_network_says_how_to_get_one(tmp_path: Path) -
         {"classes": ["one too few", "two"]},
         {"palette": [[1]]},
         {"palette": [[1, 2, 3]]},
+        {"palette": [[float("inf")] * 3] * 3},
+        {"network": {"backbone": "resnet18", "classes": 3, "output_stride": 8.0}},
+        {"network": {"backbone": "resnet18", "classes": 3, "input": {"align_corners": "no"}}},
         {"dataset": None},
+        {"dataset": "../elsewhere"},
     ],
 )
 def test_a_description_that_makes_no_sense_is_a_checkpoint_error(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hwdkit.engine.rundir import RunDir, default_path, newest_finished
+from hwdkit.engine.rundir import RunDir, default_path, newest_finished, training_seconds
 from hwdkit.errors import CheckpointError, EnvironmentFailure, RecipeError
 
 STATE = {
@@ -23,6 +23,22 @@ STATE = {
     "best": {"miou": 0.5},
     "latest": {},
 }
+
+
+def test_what_a_killed_process_never_finished_writing_does_not_use_a_folder(tmp_path: Path) -> None:
+    (tmp_path / ".recipe.yaml.4711.tmp").write_text("half of it")
+    RunDir(tmp_path).create("name: x")
+    assert RunDir(tmp_path).recipe.read_text() == "name: x"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".hidden").touch()
+    with pytest.raises(RecipeError, match="already used"):
+        RunDir(tmp_path / "other").create("name: x")
+
+
+def test_training_time_counts_the_steps_behind_every_row_of_losses() -> None:
+    rows = [{"step": 2, "step_ms": 300.0}, {"step": 2, "miou": 0.1}, {"step": 12, "step_ms": 500.0}]
+    assert training_seconds(rows) == pytest.approx(2 * 0.3 + 10 * 0.5)
+    assert training_seconds([]) == 0
 
 
 def test_a_new_and_an_empty_folder_can_be_taken(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hwdkit.errors import CheckpointError
 from hwdkit.export import files, verify
 from hwdkit.export.deployed import Axis, Deployed, Form, MatrixPool2d, trace
 from hwdkit.models.contract import InputContract
-from hwdkit.models.segmenter import NetworkSpec, build
+from hwdkit.models.segmenter import HEADS, NetworkSpec, build
 
 SMALL = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32]}
 ALL: frozenset[Axis] = frozenset({"batch", "height", "width"})
@@ -137,11 +137,11 @@ def test_windows_that_shift_with_the_image_are_refused_at_once_and_say_what_to_d
 @pytest.mark.parametrize(
     ("backbone", "head", "stride"),
     [
-        *(("resnet18", head, 8) for head in ("deeplabv3", "pspnet", "fcn")),
+        *(("resnet18", head, 8) for head in HEADS),
         ("mobilenetv2_100", "deeplabv3", 8),
         ("efficientnet_lite0", "fcn", 8),
         ("convnext_atto", "pspnet", 16),
-        ("pvt_v2_b0", "pspnet", 32),
+        ("pvt_v2_b0", "segformer", 32),
     ],
 )
 def test_network_exports(
@@ -151,7 +151,15 @@ def test_network_exports(
     run = exported(loaded, form, tmp_path / "a.onnx")
     for shape in form.shapes():
         found = verify.agreement(loaded.model, run, pictures(), form=form, shape=shape)
-        assert found.difference < 1e-3, shape
+        # Wrong files are off by hundredths; of EfficientNet float32 itself is off by 0.0009 here.
+        assert found.difference < 4e-3, shape
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch-export"])
+def test_a_file_that_cannot_be_opened_is_a_checkpoints_fault(tmp_path: Path, kind: files.Format) -> None:
+    (tmp_path / "a").write_bytes(b"neither")
+    with pytest.raises(CheckpointError, match="the exported file cannot be opened"):
+        files.open_exported(tmp_path / "a", kind)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def page() -> list[str]:
     return (DOCS / "backbones.md").read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("name", ["lcnet_100", "pvt_v2_b0"])
+@pytest.mark.parametrize("name", ["lcnet_100", pytest.param("pvt_v2_b0", marks=pytest.mark.slow)])
 def test_rows_of_a_backbone_are_what_the_script_says(script: ModuleType, page: list[str], name: str) -> None:
     found = script.examine(name)
     rows = [script.works(name, found), *script.costs(name, found)]

@@ -47,7 +47,14 @@ def test_contract_survives_json() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"channel_order": "gbr"}, {"range": 2}, {"std": (1.0, 0.0, 1.0)}, {"mean": (0.5,)}, {"gamma": 2.2}],
+    [
+        {"channel_order": "gbr"},
+        {"range": 2},
+        {"std": (1.0, 0.0, 1.0)},
+        {"mean": (0.5,)},
+        {"gamma": 2.2},
+        {"align_corners": "no"},
+    ],
 )
 def test_contract_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):

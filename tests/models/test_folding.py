@@ -65,12 +65,74 @@ class ReadTwice(nn.Module):
         return normed - made
 
 
+class NormedNext(nn.Module):
+    """A block that hands out its convolution's output; what reads it normalises it first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(24, 32, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.conv1(x)
+        return made
+
+
+class NormedInput(nn.Module):
+    """A head that begins with a batch norm."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.bn, self.head, self.channels = nn.BatchNorm2d(32), head, head.channels
+
+    def forward(self, stages: list[Tensor]) -> tuple[Tensor, Tensor]:
+        made: tuple[Tensor, Tensor] = self.head([*stages[:-1], self.bn(stages[-1])])
+        return made
+
+
 def test_a_network_whose_logits_would_move_is_left_alone() -> None:
     network = lively(NetworkSpec("resnet18", 5, backbone_options=TINY_RESNET, head="fcn", aux=False))
     block = ReadTwice().eval()
     nn.init.uniform_(block.bn1.running_mean, 2, 3)  # type: ignore[arg-type]
     network.backbone.set_submodule("layer1.0", block)
     assert fold_batch_norm(network) is network
+
+
+def test_a_network_of_which_a_loss_would_read_another_tap_is_left_alone() -> None:
+    """The logits stay: only the stage that the convolution makes would hold what the norm makes of it."""
+    network = lively(NetworkSpec("resnet18", 5, backbone_options=TINY_RESNET, head="fcn", aux=False))
+    network.backbone.set_submodule("layer4", NormedNext())
+    network.head = NormedInput(network.head).eval()
+    nn.init.uniform_(network.head.bn.running_mean, 2, 3)  # type: ignore[union-attr, arg-type]
+    assert fold_batch_norm(network) is network
+
+
+def test_a_norm_that_others_watch_stays() -> None:
+    """timm hands out the maps of some backbones by hooks: they must not go with the norm."""
+    network = lively(NetworkSpec("resnet18", 5, backbone_options=TINY_RESNET, head="fcn", aux=False))
+    watched = network.backbone.get_submodule("layer1.0.bn1")
+    watched.register_forward_hook(lambda module, inputs, output: None)
+    folded = fold_batch_norm(network)
+    assert folded is not network
+    assert [type(norm) for norm in norms(folded)] == [nn.BatchNorm2d]
+    assert len(watched._forward_hooks) == 1
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_a_network_of_numbers_that_are_none_is_left_alone() -> None:
+    network = lively(NetworkSpec("resnet18", 5, backbone_options=TINY_RESNET, head="fcn", aux=False))
+    nn.init.constant_(next(network.head.parameters()), float("nan"))
+    assert fold_batch_norm(network) is network
+
+
+def test_it_is_the_same_network_that_is_folded_each_time() -> None:
+    network = lively(NetworkSpec("resnet18", 5, backbone_options=TINY_RESNET, head_channels=8))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    torch.manual_seed(1)
+    first = fold_batch_norm(network).state_dict()
+    torch.manual_seed(2)
+    second = fold_batch_norm(network).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 def test_nothing_is_left_to_train() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.tiny_runs import hwdkit
+from tiny_runs import hwdkit
 
 RECIPE = """
 base: _scenes.yaml

@@ -30,7 +30,9 @@ def official(name: str) -> Segmenter:
     return network.eval()
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "resnet101" in name else name for name in SPECS]
+)
 def test_network_equals_the_released_one(name: str) -> None:
     with torch.no_grad():
         out = official(name).forward_normalised(pixels(), ("stage4", "embedding"), aux=True)

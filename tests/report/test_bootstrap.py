@@ -91,7 +91,7 @@ def test_another_seed_gives_other_resamples() -> None:
 
 def test_images_that_are_all_alike_leave_no_uncertainty() -> None:
     a, b = (np.repeat(random_counts(1, 4, seed=seed), 6, axis=0) for seed in (1, 2))
-    for interval in differences(*drawn(a, b), confidence=95):
+    for interval in differences(*drawn(a, b), confidence=95, images=80):
         assert interval.low == interval.delta == interval.high
 
 
@@ -101,7 +101,7 @@ def test_networks_that_differ_alike_in_every_image_leave_no_uncertainty() -> Non
     right = np.array([[[60], [120], [60]]]).repeat(8, 0)
     less = np.array([[[30], [120], [30]]]).repeat(8, 0)
     scale = rng.integers(1, 9, (8, 1, 1))
-    miou, _ = differences(*drawn(right * scale, less * scale), confidence=95)
+    miou, _ = differences(*drawn(right * scale, less * scale), confidence=95, images=80)
     assert miou.delta == pytest.approx(0.25)
     assert miou.low == pytest.approx(0.25, abs=1e-12)
     assert miou.high == pytest.approx(0.25, abs=1e-12)
@@ -109,7 +109,7 @@ def test_networks_that_differ_alike_in_every_image_leave_no_uncertainty() -> Non
 
 def test_a_network_and_itself_differ_by_nothing() -> None:
     a = random_counts(12, 3, seed=1)
-    for interval in differences(*drawn(a, a.copy()), confidence=95):
+    for interval in differences(*drawn(a, a.copy()), confidence=95, images=80):
         assert (interval.delta, interval.low, interval.high) == (0, 0, 0)
         assert not interval.beyond_noise
 
@@ -126,7 +126,7 @@ def test_two_images_give_their_three_mixes_in_the_right_shares() -> None:
     # Of the four equally likely resamples 00, 01, 10 and 11 two are the same mix.
     for picked, share in (((0, 0), 0.25), ((0, 1), 0.5), ((1, 1), 0.25)):
         assert np.isclose(found, difference(*picked)).mean() == pytest.approx(share, abs=0.015)
-    miou, *_ = differences(*drawn(a, b, resamples=20_000), confidence=95)
+    miou, *_ = differences(*drawn(a, b, resamples=20_000), confidence=95, images=80)
     values = sorted([difference(0, 0), difference(0, 1), difference(1, 1)])
     assert (miou.low, miou.high) == (pytest.approx(values[0]), pytest.approx(values[-1]))
 
@@ -134,7 +134,9 @@ def test_two_images_give_their_three_mixes_in_the_right_shares() -> None:
 def test_order_turns_the_sign_and_nothing_else() -> None:
     one, two = drawn(random_counts(15, 3, seed=1), random_counts(15, 3, seed=2))
     for there, back in zip(
-        differences(one, two, confidence=90), differences(two, one, confidence=90), strict=True
+        differences(one, two, confidence=90, images=80),
+        differences(two, one, confidence=90, images=80),
+        strict=True,
     ):
         assert (there.delta, there.low, there.high) == pytest.approx((-back.delta, -back.high, -back.low))
 
@@ -142,7 +144,8 @@ def test_order_turns_the_sign_and_nothing_else() -> None:
 def test_more_confidence_makes_a_wider_interval() -> None:
     pair = drawn(random_counts(15, 3, seed=1), random_counts(15, 3, seed=2))
     widths = [
-        of.high - of.low for of in (differences(*pair, confidence=c)[0] for c in (50.0, 80.0, 95.0, 99.0))
+        of.high - of.low
+        for of in (differences(*pair, confidence=c, images=80)[0] for c in (50.0, 80.0, 95.0, 99.0))
     ]
     assert widths == sorted(widths)
     assert widths[0] < widths[-1]
@@ -152,14 +155,14 @@ def test_a_class_that_is_missing_from_resamples_counts_where_it_occurs() -> None
     a, b = (random_counts(4, 3, seed=seed, absent=(2,)) for seed in (1, 2))
     one, two = drawn(a, b)
     assert np.isnan(one.draws[:, 3]).any()
-    *_, rare = differences(one, two, confidence=95)
+    *_, rare = differences(one, two, confidence=95, images=80)
     assert rare.low == rare.delta == rare.high  # whenever it occurs, it is that one image
 
 
 def test_a_class_that_nobody_sees_has_no_interval() -> None:
     counts = random_counts(4, 3, seed=1)
     counts[:, :, 2] = 0
-    *_, never = differences(*drawn(counts, counts), confidence=95)
+    *_, never = differences(*drawn(counts, counts), confidence=95, images=80)
     assert math.isnan(never.delta)
     assert math.isnan(never.low)
     assert not never.beyond_noise
@@ -191,13 +194,13 @@ def test_seeds_of_two_methods_vary_independently() -> None:
     assert abs(np.corrcoef(np.sign(one), np.sign(two))[0, 1]) < 0.06
 
 
-def simulated_coverage(seeds: int, *, seed_noise: float, trials: int) -> float:
+def simulated_coverage(seeds: int, *, seed_noise: float, trials: int, images: int = 80) -> float:
     """How often the interval of two equally good methods holds the truth, which is 0.
 
     Every network has an ability (its seed's), every image a hardness for all and a taste for each method.
     """
     rng = np.random.default_rng(7)
-    images, pixels, hits = 80, 400, 0
+    pixels, hits = 400, 0
     for _ in range(trials):
         hardness = rng.normal(0, 0.6, images)
         methods = []
@@ -215,9 +218,33 @@ def simulated_coverage(seeds: int, *, seed_noise: float, trials: int) -> float:
             own = np.stack(many[place * seeds : (place + 1) * seeds])
             points = np.stack([scores(each.sum(0), "present") for each in counts])
             joined.append(method_draws(points, own, seed=0, key=name))
-        miou, *_ = differences(joined[0], joined[1], confidence=95)
+        miou, *_ = differences(joined[0], joined[1], confidence=95, images=80)
         hits += miou.low <= 0 <= miou.high
     return hits / trials
+
+
+def test_one_image_has_no_interval_and_few_claim_nothing() -> None:
+    rng = np.random.default_rng(0)
+    labelled = rng.integers(50, 99, (12, 1, 2))
+    right = np.concatenate([labelled, labelled, labelled], axis=1)
+    less = np.concatenate([labelled // 4, labelled, labelled], axis=1)
+    pair = drawn(right, less)
+    for images, has_interval, claims in ((1, False, False), (9, True, False), (10, True, True)):
+        miou, *_ = differences(*pair, confidence=95, images=images)
+        assert miou.delta > 0.5
+        assert math.isfinite(miou.low) is math.isfinite(miou.high) is has_interval
+        assert miou.beyond_noise is claims
+    each = differences(*pair, confidence=95, images=np.array([12, 12, 1]))
+    assert [interval.images for interval in each] == [12, 12, 1]
+    assert [interval.beyond_noise for interval in each] == [True, True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("images", "least", "most"), [(1, 0, 0.1), (5, 0.7, 0.88), (20, 0.9, 0.97)])
+def test_intervals_of_few_images_are_as_bad_as_they_are_said_to_be(
+    images: int, least: float, most: float
+) -> None:
+    assert least <= simulated_coverage(1, seed_noise=0, trials=400, images=images) <= most
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from PIL import Image
 
 from hwdkit.report import overlay
 from hwdkit.report.html import per_class_page
-from hwdkit.report.types import ClassRow, Example, ModelSummary, PerClassReport, Role
+from hwdkit.report.render import number
+from hwdkit.report.types import ClassDivergence, ClassRow, Example, ModelSummary, PerClassReport, Role
 
 HOSTILE = "<script>alert(1)</script>\"'"
 
@@ -83,9 +85,10 @@ def test_page_requests_nothing(report: PerClassReport) -> None:
     assert not re.search(r"https?://|@import|//cdn", page)
     outline = Outline(page)
     assert not outline.of("link")
-    for _, attributes in outline.tags:
+    for tag, attributes in outline.tags:
+        inside = ("data:", "#") if tag == "a" else ("data:",)
         for key in ("src", "href", "srcset", "data"):
-            assert (attributes.get(key) or "data:").startswith("data:")
+            assert (attributes.get(key) or "data:").startswith(inside)
 
 
 def test_hostile_names_stay_text(report: PerClassReport) -> None:
@@ -120,7 +123,8 @@ def test_every_class_and_model_is_on_the_page(report: PerClassReport) -> None:
 def test_every_column_is_sorted_by_a_button(report: PerClassReport) -> None:
     outline = Outline(per_class_page(report))
     heads = [tag for tag in outline.of("th") if tag.get("scope") == "col"]
-    assert len(heads) == len(outline.of("button")) == 1 + 1 + len(report.models) + 6
+    buttons = [tag for tag in outline.of("button") if "data-label" in tag]
+    assert len(heads) == len(buttons) == 1 + 1 + len(report.models) + 7
     assert all(head["aria-sort"] == "none" for head in heads)
 
 
@@ -140,6 +144,60 @@ def test_page_is_written_without_baseline_divergence_or_examples(report: PerClas
     page = per_class_page(replace(report, models=report.models[::2], rows=rows, examples=()))
     assert "hwd reaches 60.0 % mIoU, 10.0 points below R101." in page
     assert "Mean HWD weight" not in page
+
+
+def with_students(report: PerClassReport, **changes: Any) -> PerClassReport:
+    """The same report with the baseline's divergence and everybody's confusion matrix."""
+    rows = tuple(
+        replace(row, divergences={"plain": ClassDivergence(2e-6, 1e-8, 200.0, 123.4, 0.25, images=3)})
+        for row in report.rows
+    )
+    size = range(len(rows))
+    counts = tuple(tuple(7 if r == c else int(c == r + 1) for c in size) for r in size)
+    confusions = {model.name: counts for model in report.models}
+    return replace(report, rows=rows, confusions=confusions, **changes)
+
+
+def test_every_student_has_its_divergence_and_its_mean(report: PerClassReport) -> None:
+    assert "Every student against" not in per_class_page(report)
+    page = per_class_page(with_students(report))
+    assert "Every student against" in page
+    assert page.count("<td>123.4</td>") == 1  # the last row
+    assert page.count(">123.4</td>") == 1 + len(report.rows)
+
+
+def test_the_last_row_holds_the_means_of_the_columns(report: PerClassReport) -> None:
+    page = per_class_page(report)
+    foot = re.search(r"<tfoot>.*?</tfoot>", page, re.S)
+    assert foot
+    cells = re.findall(r"<td>(.*?)</td>", foot[0])
+    ratios = [row.ratio for row in report.rows if row.ratio is not None]
+    assert cells[1:6] == ["70.00", "50.00", "60.00", "+10.00", "+10.00"]
+    assert cells[6:8] == ["1.00e-06", "1.00e-08"]
+    assert cells[8:10] == [number(sum(ratios) / len(ratios), 4), "–"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        ({}, "(t − s)²</code>", "KL"),
+        ({"divergence": "kl"}, "t ln(t / s) − t + s</code>", "(t − s)²"),
+        ({"divergence_on": "logits"}, "student&#39;s logit in the class&#39;s channel", "τ ="),
+    ],
+)
+def test_the_definition_is_that_of_the_divergence_that_was_measured(
+    report: PerClassReport, changes: dict[str, Any], said: str, unsaid: str
+) -> None:
+    page = per_class_page(replace(report, **changes))
+    assert said in page
+    assert unsaid not in page
+
+
+def test_confusions_are_shown_where_the_report_has_them(report: PerClassReport) -> None:
+    assert 'id="matrix"' not in per_class_page(report)
+    outline = Outline(per_class_page(with_students(report)))
+    assert len(outline.of("image")) == len(report.models)
+    assert [tag.get("type") for tag in outline.of("script")] == ["application/json", None]
 
 
 def test_lead_states_the_closed_part_of_the_gap(report: PerClassReport) -> None:

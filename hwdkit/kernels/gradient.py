@@ -1,0 +1,53 @@
+"""Values whose gradient is formed along with them, as nodes of autograd's graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def wants_gradient(tensor: Tensor) -> bool:
+    """Whether autograd would record what is made of a tensor here."""
+    return tensor.requires_grad and torch.is_grad_enabled()
+
+
+def with_gradient(value: Tensor, source: Tensor, gradient: Tensor | None) -> Tensor:
+    """Tell autograd the gradient of a value that was computed without it.
+
+    Args:
+        value: a scalar.
+        source: what it was computed of; it is not kept.
+        gradient: d value / d source, of the source's shape and at least float32; kept for the backward
+            pass. None: nobody wants it.
+
+    Returns:
+        The value, differentiable once in the source; with `create_graph` its backward pass raises a
+        RuntimeError, since the gradient is a constant there.
+    """
+    if gradient is None:
+        return value
+    known: Tensor = _Known.apply(source, value, gradient)
+    return known
+
+
+class _Known(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.dtype = source.dtype
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        # torch's once_differentiable lets create_graph pass where the slope is a constant: the second
+        # derivatives lack a term then, and nobody is told.
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "this loss is differentiable once: its gradient is formed in the forward pass. "
+                "For create_graph=True write it with torch's own operations"
+            )
+        (gradient,) = ctx.saved_tensors
+        # A new tensor: with retain_graph the saved one is read again.
+        return (gradient * slope).to(ctx.dtype), None, None
