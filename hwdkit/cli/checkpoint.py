@@ -48,7 +48,7 @@ def checkpoint_import(
         paths.require_possible(option, path)
     origin = values.one_of("--from", source, ("cirkd", "hwd", "torchvision", "mmseg", "smp"))
 
-    from hwdkit.commands import checkpoint_import as command
+    from hwdkit.commands.checkpoint import importing as command
 
     name = dataset.value if dataset else None
     options = command.Options(
@@ -63,7 +63,7 @@ def checkpoint_inspect(file: File, as_json: Json = False) -> None:
     """Print what a checkpoint says of itself: network, classes, dataset, recipe, metrics, input."""
     paths.require_possible("FILE", file)
 
-    from hwdkit.commands import checkpoint as command
+    from hwdkit.commands.checkpoint import command
 
     result = command.inspect(file)
     exits.print_result(result, as_json, lambda: command.render_inspect(result))
@@ -74,7 +74,7 @@ def checkpoint_verify(file: File, as_json: Json = False) -> None:
     """Load a checkpoint strictly, look for NaN, and segment one image; exit 5 if anything is wrong."""
     paths.require_possible("FILE", file)
 
-    from hwdkit.commands import checkpoint as command
+    from hwdkit.commands.checkpoint import command
 
     result = command.verify(file)
     exits.print_result(result, as_json, lambda: command.render_verify(result))
@@ -96,7 +96,7 @@ def checkpoint_strip(
     paths.require_possible("FILE", file)
     kind = values.one_of("--dtype", dtype, ("fp32", "fp16", "bf16"))
 
-    from hwdkit.commands import checkpoint_strip as command
+    from hwdkit.commands.checkpoint import strip as command
 
     result = command.run(file, command.Options(out=out, dtype=kind))
     exits.print_result(result, as_json, lambda: command.render(result))
@@ -137,8 +137,8 @@ def checkpoint_card(
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
         raise UsageError(f"--license: {licence!r} is no identifier such as apache-2.0, cc-by-4.0 or other")
 
-    from hwdkit.commands import checkpoint_card as command
     from hwdkit.commands import console
+    from hwdkit.commands.checkpoint import card as command
 
     console.set_up_logging()
     options = command.Options(

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from hwdkit.cli.options import DATA, DataRoot, Json, OneGpu, Quiet, app
-from hwdkit.commands import compare_arguments, exits, paths, values
+from hwdkit.commands import exits, paths, values
+from hwdkit.commands.compare import arguments as compare_arguments
 from hwdkit.errors import UsageError
 
 TEXTS = ("table", "json", "csv", "md", "latex")
@@ -85,8 +86,8 @@ def compare(
     given = compare_arguments.parse(networks, teacher)
     device = values.launch_plan(gpus=gpus)
 
-    from hwdkit.commands import compare as command
     from hwdkit.commands import console
+    from hwdkit.commands.compare import command
 
     console.set_up_logging(quiet=quiet)
     on_cpu = values.one_device(device)

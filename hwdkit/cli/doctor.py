@@ -12,7 +12,7 @@ def doctor(data_root: DataRoot = DATA, as_json: Json = False) -> None:
     paths.require_possible("--data-root", data_root)
 
     from hwdkit.commands import console
-    from hwdkit.commands import doctor as command
+    from hwdkit.commands.doctor import command
 
     console.set_up_logging(quiet=True)
     result = command.run(data_root)

@@ -86,7 +86,7 @@ def export(
         raise UsageError("--int8 is made by onnxruntime: it needs --format onnx")
 
     from hwdkit.commands import console
-    from hwdkit.commands import export as command
+    from hwdkit.commands.export import command
     from hwdkit.export.deployed import Form
 
     console.set_up_logging(quiet=quiet)

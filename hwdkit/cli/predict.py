@@ -79,8 +79,8 @@ def predict(
         paths.require_folder("--data-root", data_root)
     device = values.launch_plan(gpus=gpus)
 
-    from hwdkit.commands import console, prediction
-    from hwdkit.commands import predict as command
+    from hwdkit.commands import console
+    from hwdkit.commands.predict import command, prediction
 
     console.set_up_logging(quiet=quiet)
     on_cpu = values.one_device(device)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from hwdkit.cli.options import DATA, DataRoot, Json, OneGpu, Quiet, Set, app
-from hwdkit.commands import budgets, exits, sizes, values
+from hwdkit.commands import exits, sizes, values
+from hwdkit.commands.profile import budgets
 from hwdkit.errors import HwdkitError, UsageError
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def profile(
     networks = _networks(backbone or [], head or ["deeplabv3"], output_stride, aux is not False)
 
     from hwdkit.commands import console
-    from hwdkit.commands import profile as command
+    from hwdkit.commands.profile import command
 
     console.set_up_logging(quiet=quiet)
     on_cpu = values.one_device(launched)

@@ -112,8 +112,9 @@ def sweep(
     plan = _plan(recipe, grid or [], seeds, set_ or [], baseline=baseline, references=reference or [])
     out = paths.require_possible("--out", out or Path("sweeps", plan.recipe))
 
-    from hwdkit.commands import console, launch, sweep_folder
-    from hwdkit.commands import sweep as command
+    from hwdkit.commands import console, launch
+    from hwdkit.commands.sweep import command
+    from hwdkit.commands.sweep import folder as sweep_folder
 
     console.set_up_logging(quiet=quiet)
     if launch.is_worker():
@@ -133,13 +134,13 @@ def sweep(
 
 
 def _summary_only(out: Path, chosen: dict[str, Any], *, as_json: bool) -> None:
-    from hwdkit.commands import sweep as command
+    from hwdkit.commands.sweep import command
 
     _print(command.summary_only(command.Options(out=out, **chosen)), chosen["metric"], as_json)
 
 
 def _print(result: dict[str, Any], metric: Any, as_json: bool, *, error: Any = None) -> None:
-    from hwdkit.commands import sweep as command
+    from hwdkit.commands.sweep import command
 
     document = {key: value for key, value in result.items() if key != "report"} | result["report"].to_dict()
     exits.print_result(
@@ -152,7 +153,8 @@ def _plan(
     baseline: str | None, references: list[str],
 ) -> Any:  # fmt: skip
     """All cells' recipes, checked before torch is loaded."""
-    from hwdkit.commands import sweep_grid, sweep_plan
+    from hwdkit.commands.sweep import grid as sweep_grid
+    from hwdkit.commands.sweep import plan as sweep_plan
 
     if recipe is None:
         raise UsageError("--recipe is missing: what is to be swept")

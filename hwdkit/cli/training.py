@@ -131,8 +131,10 @@ def _train(
         overrides = _changes_to_a_run(loaded, out)
         loaded, resume = None, out
 
-    from hwdkit.commands import console, distill, narration, run, train_teacher, training
+    from hwdkit.commands import console
     from hwdkit.commands.launch import is_worker, launch_again, speaks
+    from hwdkit.commands.training import command as training
+    from hwdkit.commands.training import distill, narration, run, train_teacher
     from hwdkit.engine.rundir import default_path
 
     console.set_up_logging(quiet=quiet or not speaks())
@@ -166,9 +168,9 @@ def _dry_run(
     data_root: Path, as_json: bool, plan: Launch,
 ) -> None:  # fmt: skip
     """Print what would be trained; end with the exit code of the first thing that is missing."""
-    from hwdkit.commands import distill, dry_run
     from hwdkit.commands.launch import speaks
-    from hwdkit.commands.run import Settings
+    from hwdkit.commands.training import distill, dry_run
+    from hwdkit.commands.training.run import Settings
 
     settings = Settings(data_root=data_root, out=out, init_from=init_from, cpu=plan.cpu)
     ranks = plan.processes()

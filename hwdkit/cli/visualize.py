@@ -26,7 +26,7 @@ from hwdkit.cli.visualize_options import (
     Workers,
 )
 from hwdkit.commands import exits, paths, values
-from hwdkit.commands.visualize_arguments import Given, figure_file
+from hwdkit.commands.visualize.arguments import Given, figure_file
 from hwdkit.errors import UsageError
 
 visualize_app = typer.Typer(
@@ -76,7 +76,7 @@ def panels(
     networks = _networks(student, teacher, baseline, compare)
     given = _given(networks, (split, data_root, limit), gpus=gpus, workers=workers, quiet=quiet)
 
-    from hwdkit.commands import visualize_panels as command
+    from hwdkit.commands.visualize import panels as command
 
     options = command.Options(given, figure, tuple(images or ()), worst, best, score=shown, longest=longest)
     result = command.run(options)
@@ -120,7 +120,7 @@ def activations(
     networks = _networks(student, teacher, baseline, compare)
     given = _given(networks, (split, data_root, None), gpus=gpus, workers=0, quiet=quiet)
 
-    from hwdkit.commands import visualize_activations as command
+    from hwdkit.commands.visualize import activations as command
 
     options = command.Options(given, figure, tuple(classes), tuple(images or ()), tau=tau, longest=longest)
     result = command.run(options)
@@ -164,7 +164,7 @@ def embeddings(
     networks = _networks(student, teacher, baseline, compare)
     given = _given(networks, (split, data_root, limit), gpus=gpus, workers=workers, quiet=quiet)
 
-    from hwdkit.commands import visualize_embeddings as command
+    from hwdkit.commands.visualize import embeddings as command
 
     options = command.Options(
         given, figure, tuple(classes or ()), per_class=per_class, perplexity=perplexity, pca=pca, seed=seed
@@ -219,7 +219,7 @@ def weights(
     networks = _networks(student, teacher, baseline, compare)
     given = _given(networks, (split, data_root, limit), gpus=gpus, workers=workers, quiet=quiet)
 
-    from hwdkit.commands import visualize_weights as command
+    from hwdkit.commands.visualize import weights as command
 
     options = command.Options(given, figure, tuple(at or ()), tuple(hwd or ()), tuple(classes or ()), top=top)
     result = command.run(options)
@@ -248,7 +248,7 @@ def smoothing(
     if not low < high:
         raise UsageError(f"--low {low:g} is not below --high {high:g}")
 
-    from hwdkit.commands import visualize_smoothing as command
+    from hwdkit.commands.visualize import smoothing as command
 
     result = command.run(betas, (low, high, points), figure)
     exits.print_result(result, as_json, lambda: command.render(result))

@@ -13,8 +13,9 @@ from rich.console import Group
 from rich.text import Text
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands import distill, per_class_report, prepare_data, train_teacher
-from hwdkit.commands.run import Settings
+from hwdkit.commands import per_class_report, prepare_data
+from hwdkit.commands.training import distill, train_teacher
+from hwdkit.commands.training.run import Settings
 from hwdkit.errors import RecipeError
 from hwdkit.recipe import load
 from hwdkit.report.render import summary_markdown, summary_table

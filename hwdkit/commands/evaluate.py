@@ -17,7 +17,7 @@ from torch import Tensor
 from hwdkit.checkpoints.files import file_digest, replacing
 from hwdkit.commands import console, paths
 from hwdkit.commands.memory import WHILE_EVALUATING, explained_memory
-from hwdkit.commands.prediction import ids_png
+from hwdkit.commands.predict.prediction import ids_png
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.decode import raw_ids
 from hwdkit.data.index import load_index

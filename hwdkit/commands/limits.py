@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from hwdkit.commands.findings import GIB, Finding, in_gib
+from hwdkit.commands.doctor.findings import GIB, Finding, in_gib
 from hwdkit.data.parallel import cores
 
 SHARED_MEMORY = Path("/dev/shm")

@@ -1,6 +1,6 @@
 """A model card in Markdown: what a checkpoint is, for the people it is given to.
 
-Facts in, text out; where they come from is `commands/checkpoint_card.py`. Every word that a file supplied is
+Facts in, text out; where they come from is `commands/checkpoint/`. Every word that a file supplied is
 made harmless here: for YAML by its own writer, for Markdown by escaping, in code by a quote of its language.
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_runs import hwdkit
 
-from hwdkit.commands.budgets import Budgets, gate, parse, verdicts
+from hwdkit.commands.profile.budgets import Budgets, gate, parse, verdicts
 from hwdkit.errors import UsageError
 
 

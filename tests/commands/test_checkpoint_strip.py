@@ -10,8 +10,8 @@ import torch
 from tiny_runs import Pair, hwdkit
 
 from hwdkit.checkpoints.files import load_model, save_model
-from hwdkit.commands import checkpoint_strip
-from hwdkit.commands.checkpoint_strip import without_paths
+from hwdkit.commands.checkpoint import strip as checkpoint_strip
+from hwdkit.commands.checkpoint.strip import without_paths
 from hwdkit.engine.networks import load_network
 
 

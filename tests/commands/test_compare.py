@@ -14,8 +14,8 @@ import torch
 from tiny_runs import Outcome, Pair, hwdkit
 
 from hwdkit.checkpoints.files import load_model, save_model
-from hwdkit.commands.compare_arguments import Given, parse
-from hwdkit.commands.compare_counts import read_counts
+from hwdkit.commands.compare.arguments import Given, parse
+from hwdkit.commands.compare.counts import read_counts
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import UsageError
 from hwdkit.recipe.load import dump, loads_resolved

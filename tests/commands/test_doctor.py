@@ -20,8 +20,10 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from tiny_runs import ROOT, hwdkit
 
-from hwdkit.commands import checkup, doctor, extras, holdings, limits, prepare_data, surroundings
-from hwdkit.commands.findings import REINSTALL, Finding
+from hwdkit.commands import limits, prepare_data
+from hwdkit.commands.doctor import checkup, extras, holdings, surroundings
+from hwdkit.commands.doctor import command as doctor
+from hwdkit.commands.doctor.findings import REINSTALL, Finding
 from hwdkit.commands.recipes import show
 from hwdkit.data.index import load_index
 

@@ -19,7 +19,8 @@ from PIL import Image
 from tiny_runs import Outcome, Pair, hwdkit
 
 from hwdkit.checkpoints.files import load_model, save_model
-from hwdkit.commands import pace, prediction, sizes
+from hwdkit.commands import pace, sizes
+from hwdkit.commands.predict import prediction
 from hwdkit.data.cityscapes import CITYSCAPES
 from hwdkit.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
 from hwdkit.data.index import load_index

@@ -14,7 +14,8 @@ pytest.importorskip("av")
 
 from films import film
 
-from hwdkit.commands import pace, prediction
+from hwdkit.commands import pace
+from hwdkit.commands.predict import prediction
 from hwdkit.data import video
 from hwdkit.data.own_images import Found, output_names
 from hwdkit.report.overlay import colourise, overlay

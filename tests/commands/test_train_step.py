@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 from tiny_runs import STUDENT, TEACHER, Pair, hwdkit
 
-from hwdkit.commands import described, train_step
-from hwdkit.commands.train_step import random_batches
+from hwdkit.commands.profile import described, train_step
+from hwdkit.commands.profile.train_step import random_batches
 from hwdkit.distributed import Ranks
 from hwdkit.engine import build
 from hwdkit.engine.loop import Training

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from hwdkit.checkpoints.files import load_tensors, read_metadata, read_state_dict
-from hwdkit.commands import distill, train_teacher
-from hwdkit.commands.narration import render
-from hwdkit.commands.run import Settings
 from hwdkit.commands.signals import StopRequest
-from hwdkit.commands.training import resumed_recipe
+from hwdkit.commands.training import distill, train_teacher
+from hwdkit.commands.training.command import resumed_recipe
+from hwdkit.commands.training.narration import render
+from hwdkit.commands.training.run import Settings
 from hwdkit.data.generate import SceneOptions
 from hwdkit.data.prepare import prepare
 from hwdkit.engine.networks import load_network

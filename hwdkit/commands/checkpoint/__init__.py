@@ -1,0 +1,1 @@
+"""hwdkit checkpoint: import, inspect, verify, strip and card."""

@@ -1,0 +1,185 @@
+"""hwdkit checkpoint card: what a checkpoint, its run and an evaluation of it say, gathered for a model card.
+
+Only facts that a file holds: which files may speak is `card_sources.py`, how a card looks `report/card.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwdkit.checkpoints.files import file_digest, replacing
+from hwdkit.commands import paths
+from hwdkit.commands.checkpoint.card_sources import evaluated, is_number, run_of, while_training
+from hwdkit.commands.checkpoint.command import parameters, title
+from hwdkit.commands.checkpoint.strip import without_paths
+from hwdkit.data.datasets import DATASETS
+from hwdkit.engine.networks import Loaded, load_network
+from hwdkit.recipe.schema import Recipe
+from hwdkit.report.card import Card, front_matter
+from hwdkit.report.card import render as render_card
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `hwdkit checkpoint card --help`."""
+
+    out: Path | None = None
+    repo_id: str = ""
+    licence: str = ""
+    evaluation: Path | None = None
+    run: Path | None = None
+
+
+def run(path: Path, options: Options) -> dict[str, Any]:
+    """Describe a checkpoint in Markdown, and write it where that is asked for.
+
+    Returns:
+        JSON-able: the card, its front matter, and where it was written (None: nowhere).
+
+    Raises:
+        UsageError: the output exists or cannot be named so.
+        CheckpointError: the checkpoint is damaged.
+        DataError: the evaluation is not one, or of another file; the run that is named trained another.
+    """
+    if options.out is not None:
+        paths.require_new_file("--out", options.out, suffix=".md")
+    loaded = load_network(path)
+    card = gather(loaded, options)
+    text = render_card(card)
+    if options.out is not None:
+        with replacing(options.out, new=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return {
+        "checkpoint": str(loaded.path),
+        "written": None if options.out is None else str(options.out),
+        "front_matter": front_matter(card),
+        "card": text,
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The card itself, or where it is."""
+    return f"{result['written']}: written" if result["written"] else str(result["card"])
+
+
+def gather(loaded: Loaded, options: Options) -> Card:
+    """Bring together what the files say."""
+    metadata, _ = without_paths(loaded.metadata)
+    digest = file_digest(loaded.path)
+    recipe, info = run_of(options.run, loaded.path.parent, metadata.get("recipe_sha256"))
+    name = str(metadata.get("recipe") or loaded.path.stem)
+    layout = DATASETS.get(str(metadata["dataset"]))
+    own = layout is None or layout.classes != loaded.classes
+    network = loaded.model.spec.to_dict()
+    scores = [
+        evaluated(options.evaluation, digest) if options.evaluation else None,
+        while_training(metadata, recipe),
+    ]
+    return Card(
+        title=options.repo_id or name,
+        file_name=loaded.path.name,
+        architecture=f"{title(network)}, output stride {network['output_stride']}",
+        dataset=str(metadata["dataset"]),
+        classes=loaded.classes,
+        facts=_facts(loaded, metadata, digest),
+        training=_training(recipe, info, metadata) if recipe else {},
+        contract={key: str(value) for key, value in loaded.model.contract.to_dict().items()},
+        losses=tuple(one.loss for one in recipe.losses.values() if one.loss != "ce" and one.weight)
+        if recipe
+        else (),
+        scores=tuple(one for one in scores if one),
+        limits=_limits(metadata, info, "" if own or layout is None else layout.licence),
+        licence=options.licence,
+        repo_id=options.repo_id,
+    )
+
+
+def _facts(loaded: Loaded, metadata: Mapping[str, Any], digest: str) -> dict[str, str]:
+    imported = metadata.get("imported")
+    source = (
+        ", ".join(f"{key} {imported[key]}" for key in ("from", "file", "sha256") if key in imported)
+        if isinstance(imported, dict)
+        else ""
+    )
+    stripped = metadata.get("stripped")
+    facts = {
+        "file": f"{loaded.path.name}, {loaded.path.stat().st_size / 2**20:.2f} MiB",
+        "sha256": digest,
+        "parameters": f"{parameters(loaded.model):,}"
+        + (", those of an auxiliary head included" if loaded.model.spec.aux else ""),
+        "weights": str(stripped.get("weights")) if isinstance(stripped, dict) else "",
+        "role": metadata.get("role"),
+        "recipe": metadata.get("recipe"),
+        "steps": metadata.get("step"),
+        "imported": source,
+        "classes": ", ".join(loaded.classes),
+        "written by": f"hwdkit {metadata['hwdkit']}" if "hwdkit" in metadata else "",
+    }
+    return {key: str(value) for key, value in facts.items() if value not in (None, "")}
+
+
+def _training(recipe: Recipe, info: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, str]:
+    """How it was trained, from the recipe, and on what, from run.json."""
+    train, optimizer = recipe.train, recipe.optimizer
+    section = recipe.student if metadata.get("role") == "student" else recipe.teacher
+    versions = info.get("versions")
+    processes = info.get("world_size")
+    rows = {
+        "dataset": f"{recipe.data.dataset}, split {recipe.data.train_split}",
+        "losses": " + ".join(f"{one.weight:g} {name}" for name, one in recipe.losses.items() if one.weight),
+        "teacher": _teacher(recipe, info) if metadata.get("role") == "student" else "",
+        "steps": f"{metadata.get('step', train.iterations)} of {train.iterations}, "
+        f"{train.batch_size} crops of {recipe.data.crop[0]}x{recipe.data.crop[1]} each",
+        "optimizer": f"{optimizer.name}, learning rate {optimizer.lr:g}, poly decay {optimizer.power:g}, "
+        f"weight decay {optimizer.weight_decay:g}",
+        "backbone begins": "with pretrained weights" if section and section.pretrained else "at random",
+        "mixed precision": "" if train.amp == "off" else train.amp,
+        "average of the weights": f"EMA, decay {train.ema:g}" if train.ema else "",
+        "seed": str(recipe.seed),
+        "processes": f"{processes}, the first on {info.get('device')}" if isinstance(processes, int) else "",
+        "time": _time(info),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items())
+        if isinstance(versions, dict)
+        else "",
+    }
+    return {key: value for key, value in rows.items() if value}
+
+
+def _teacher(recipe: Recipe, info: Mapping[str, Any]) -> str:
+    """Its recipe and its file's sha256; where it lay is nobody's business."""
+    if recipe.teacher is None:
+        return ""
+    sha256 = info.get("teacher_sha256")
+    named = [Path(recipe.teacher.recipe or "").name, f"sha256 {sha256}" if isinstance(sha256, str) else ""]
+    return ", ".join(part for part in named if part)
+
+
+def _time(info: Mapping[str, Any]) -> str:
+    """How long it took; a run that was resumed knows its last part only."""
+    result, argv = info.get("result"), info.get("argv")
+    seconds = result.get("seconds") if isinstance(result, dict) else None
+    whole = isinstance(argv, list) and not any("resume" in str(word) for word in argv)
+    return f"{seconds:.0f} s" if whole and is_number(seconds) else ""
+
+
+def _limits(metadata: Mapping[str, Any], info: Mapping[str, Any], licence: str) -> tuple[str, ...]:
+    stripped = metadata.get("stripped")
+    changed = isinstance(stripped, dict) and stripped.get("weights") != "fp32" and "metrics" in metadata
+    sentences = {
+        "Every pixel gets one of the classes above, also one that shows none of them.": True,
+        f"The images it was trained on have terms of their own. {licence}": bool(licence),
+        "It was trained on a part of the dataset: its numbers do not compare with published ones.": info.get(
+            "dataset_partial"
+        )
+        is True,
+        "It was not trained by hwdkit: its weights were published by others and imported.": bool(
+            metadata.get("imported")
+        ),
+        "The numbers measured while training are those of the float32 weights before they were rounded.": (
+            changed
+        ),
+    }
+    return tuple(sentence for sentence, holds in sentences.items() if holds)

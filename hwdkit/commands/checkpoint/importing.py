@@ -1,0 +1,252 @@
+"""hwdkit checkpoint import: other people's weights become checkpoints that describe themselves."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from hwdkit import __version__
+from hwdkit.checkpoints import cirkd, mmseg, smp, torchvision
+from hwdkit.checkpoints.files import (
+    Published,
+    UnsafePickle,
+    file_digest,
+    read_published,
+    replacing,
+    save_model,
+)
+from hwdkit.checkpoints.mmseg_config import describe
+from hwdkit.checkpoints.renaming import Converted, has, without_module
+from hwdkit.commands import paths
+from hwdkit.commands.checkpoint.command import parameters, require_finite, title
+from hwdkit.data.datasets import DATASETS, layout_of
+from hwdkit.data.layout import Layout
+from hwdkit.engine.networks import FORMAT, load_weights
+from hwdkit.errors import CheckpointError, HwdkitError, UsageError
+from hwdkit.models.backbone import create_backbone
+from hwdkit.models.segmenter import NetworkSpec, Segmenter, build
+from hwdkit.report.render import printable
+
+Source = Literal["cirkd", "hwd", "torchvision", "mmseg", "smp"]
+BACKBONES = {"cirkd": cirkd.backbone, "hwd": cirkd.backbone, "mmseg": mmseg.backbone}
+TELLING_KEYS = {
+    "cirkd": "pretrained.",
+    "mmseg": "decode_head.",
+    "smp": "segmentation_head.",
+    "torchvision": "classifier.4.",
+}
+"""The beginning of a name that no other source's networks have."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `hwdkit checkpoint import --help`."""
+
+    source: Source
+    out: Path
+    dataset: str | None = None
+    backbone_only: bool = False
+    backbone: str | None = None
+
+
+def run(path: Path, options: Options) -> dict[str, Any]:
+    """Turn a published file into a checkpoint that describes itself, or into a backbone's `pretrained:`.
+
+    Returns:
+        JSON-able: what was read, what it is, where it was written.
+
+    Raises:
+        CheckpointError: the file is damaged, another network, or made for other classes than the dataset's.
+        UsageError: options that do not go together, or an output that exists.
+        DataError: unknown dataset.
+    """
+    layout = _require_sense(options)
+    if options.source == "smp" and path.is_dir():
+        path = path / "model.safetensors"  # what save_pretrained made of it
+    published = _read(path, options.source)
+    try:
+        if layout is None:
+            return _import_backbone(path, published.weights, options)
+        return _import_network(path, _converted(path, published, options), options, layout)
+    except CheckpointError as error:
+        if error.where:
+            raise
+        hint = _another_source(published.weights, options.source) or error.hint
+        raise CheckpointError(error.message, where=str(path), hint=hint) from error
+
+
+def render(result: dict[str, Any]) -> str:
+    """What was made of the file, and what to type next."""
+    if "recipe_lines" in result:
+        dropped = (
+            f" ({len(result['dropped'])} tensors of the classifier dropped)" if result["dropped"] else ""
+        )
+        recipe = "\n".join(f"  {line}" for line in result["recipe_lines"])
+        return f"{result['written']}: {result['backbone']}{dropped}\nIn a recipe:\n{recipe}"
+    lines = [
+        f"{result['written']}: {result['title']}, {len(result['classes'])} classes of {result['dataset']}, "
+        f"{result['parameters'] / 1e6:.2f} M parameters"
+    ]
+    if result["assumed"]:
+        lines.append(f"Assumed, as the file does not say: {', '.join(result['assumed'])}")
+    if result["dropped"]:
+        lines.append(f"Dropped: {', '.join(map(printable, result['dropped'][:6]))}")
+    return "\n".join([*lines, f"Check it on images: hwdkit evaluate -c {shlex.quote(result['written'])}"])
+
+
+def _require_sense(options: Options) -> Layout | None:
+    """Check what can be checked before a file is read; None = a backbone has no dataset."""
+    paths.require_new_file("--out", options.out, suffix=".safetensors")
+    if options.backbone is not None and (options.source != "smp" or options.backbone_only):
+        raise UsageError("--backbone names the encoder of an smp network; it means nothing here")
+    if not options.backbone_only:
+        if options.dataset is None:
+            raise UsageError(
+                "--dataset is missing: its classes are the network's",
+                hint="a backbone's ImageNet weights need none: --backbone-only",
+            )
+        return layout_of(options.dataset)
+    if options.dataset is not None:
+        raise UsageError("--dataset means nothing with --backbone-only: a backbone has no classes")
+    if options.source not in BACKBONES:
+        raise UsageError(
+            f"--backbone-only with --from {options.source}: there is nothing to rename",
+            hint="timm's networks have the same names: set `pretrained:` to a file of timm or torchvision",
+        )
+    return None
+
+
+def _read(path: Path, source: Source) -> Published:
+    try:
+        return read_published(path)
+    except UnsafePickle as error:
+        if source != "mmseg":
+            raise
+        raise CheckpointError(
+            error.message, where=error.where, hint=mmseg.CLEAN.format(file=str(path))
+        ) from error
+
+
+def _converted(path: Path, published: Published, options: Options) -> Converted:
+    weights = published.weights
+    match options.source:
+        case "mmseg":
+            return mmseg.network(weights, describe(published.beside))
+        case "smp":
+            return smp.network(weights, smp.read_config(path), options.backbone)
+        case "torchvision":
+            return torchvision.network(weights)
+        case "cirkd" | "hwd":
+            return cirkd.network(weights)
+
+
+def _another_source(weights: Mapping[str, Tensor], source: Source) -> str:
+    """A hint if the names of the tensors are those of another source."""
+    given = without_module(weights)
+    found = next((other for other, key in TELLING_KEYS.items() if has(given, key)), None)
+    own = "cirkd" if source == "hwd" else source
+    return "" if found in (None, own) else f"its names are those of --from {found}"
+
+
+def _import_network(path: Path, found: Converted, options: Options, layout: Layout) -> dict[str, Any]:
+    _require_classes(found, layout)
+    require_finite(found.state, where=str(path))
+    model = _built(found, where=str(path))
+    network = model.spec.to_dict()
+    source = {"from": options.source, "file": path.name, "sha256": file_digest(path)}
+    metadata = {
+        "format": FORMAT,
+        "hwdkit": __version__,
+        "network": network,
+        "classes": list(layout.classes),
+        "palette": [list(colour) for colour in layout.palette],
+        "dataset": layout.name,
+        "dataset_fingerprint": None,  # of the images that it was trained on nothing is known
+        "imported": source,
+    }
+    with replacing(options.out, new=True) as temporary:
+        save_model(temporary, model.state_dict(), metadata)
+    return {
+        "written": str(options.out),
+        "sha256": file_digest(options.out),
+        "imported": source,
+        "title": title(network),
+        "network": network,
+        "dataset": layout.name,
+        "classes": list(layout.classes),
+        "parameters": parameters(model),
+        "assumed": list(found.assumed),
+        "dropped": list(found.dropped),
+    }
+
+
+def _import_backbone(path: Path, weights: Mapping[str, Tensor], options: Options) -> dict[str, Any]:
+    found = BACKBONES[options.source](weights)
+    require_finite(found.state, where=str(path))
+    name, words = found.network["backbone"], found.network["backbone_options"]
+    create_backbone(name, words, 8, pretrained=found.state)  # as a recipe's `pretrained:` will
+    with replacing(options.out, new=True) as temporary:
+        save_model(temporary, found.state, {})
+    contract = found.network["input"]
+    shown = ", ".join(f"{k}: {contract[k]}" for k in ("channel_order", "range", "mean", "std"))
+    return {
+        "written": str(options.out),
+        "sha256": file_digest(options.out),
+        "imported": {"from": options.source, "file": path.name, "sha256": file_digest(path)},
+        "backbone": name,
+        "backbone_options": words,
+        "input": contract,
+        "dropped": list(found.dropped),
+        "recipe_lines": [
+            "student:",
+            f"  backbone: {name}",
+            f"  backbone_options: {{{', '.join(f'{k}: {v}' for k, v in words.items())}}}",
+            f"  pretrained: {json.dumps(str(options.out))}",
+            f"  input: {{{shown}}}",
+        ],
+    }
+
+
+def _built(found: Converted, *, where: str) -> Segmenter:
+    try:
+        model = build(NetworkSpec.from_dict(found.network))
+    except (HwdkitError, ValueError, RuntimeError) as error:
+        # The facts come from the file, so it is the file that is at fault.
+        raise CheckpointError(f"no network can be built of it: {error}", where=where) from error
+    load_weights(model, found.state, where=where)
+    return model
+
+
+def _require_classes(found: Converted, layout: Layout) -> None:
+    """The classifier has the dataset's classes, in its order where the file names them."""
+    channels = found.network["classes"]
+    if channels != len(layout.classes):
+        fitting = [name for name, known in DATASETS.items() if len(known.classes) == channels]
+        raise CheckpointError(
+            f"its classifier has {channels} classes, dataset {layout.name} has {len(layout.classes)}",
+            hint=f"{channels} classes: --dataset {' or '.join(fitting)}"
+            if fitting
+            else f"no dataset that hwdkit knows has {channels} classes",
+        )
+    if found.class_names and len(found.class_names) != channels:
+        raise CheckpointError(
+            f"it names {len(found.class_names)} classes, and its classifier has {channels}",
+            hint="which output stands for which class cannot be known",
+        )
+    for i, (theirs, ours) in enumerate(zip(found.class_names, layout.classes, strict=False)):
+        if _letters(theirs) != _letters(ours):
+            raise CheckpointError(
+                f"it names its class {i} {printable(theirs)!r}, dataset {layout.name} has {ours!r} there",
+                hint="the network was trained on other classes, or in another order",
+            )
+
+
+def _letters(name: str) -> str:
+    """A class name without what is a matter of spelling: case, spaces and punctuation."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -1,0 +1,175 @@
+"""hwdkit checkpoint strip: a checkpoint for others, without what only training needs and where it ran."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hwdkit.checkpoints.files import file_digest, replacing, save_model
+from hwdkit.commands import paths
+from hwdkit.commands.checkpoint.command import noisy_logits, parameters, require_finite
+from hwdkit.engine.networks import Loaded, load_network
+from hwdkit.errors import CheckpointError
+from hwdkit.report.render import printable
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+AUXILIARY = "aux_head."
+
+LOCAL_PATH = re.compile(r"(?<![\w.:/\\~])(?:file://|~)?(?:/|[A-Za-z]:[\\/]|\\\\)[^\s'\",;]+")
+"""An absolute path within a text: POSIX, Windows, or below a home folder; not the path of a URL."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `hwdkit checkpoint strip --help`."""
+
+    out: Path
+    dtype: Dtype = "fp32"
+
+
+def run(path: Path, options: Options) -> dict[str, Any]:
+    """Write a checkpoint without auxiliary head and without private paths, and compare what it computes.
+
+    Args:
+        path: a checkpoint, or a run directory that holds one.
+        options: the rest of the command line.
+
+    Returns:
+        JSON-able: both files with their sizes, what was left out, how the logits differ.
+
+    Raises:
+        UsageError: the output exists or cannot be named so.
+        CheckpointError: the file is damaged, or the smaller type cannot hold its weights.
+    """
+    paths.require_new_file("--out", options.out, suffix=".safetensors")
+    loaded = load_network(path)
+    whole = loaded.model.state_dict()
+    require_finite(whole, where=str(loaded.path))
+    auxiliary = {name: tensor for name, tensor in whole.items() if name.startswith(AUXILIARY)}
+    state = {
+        name: tensor.to(DTYPES[options.dtype]) if tensor.is_floating_point() else tensor
+        for name, tensor in whole.items()
+        if name not in auxiliary
+    }
+    _require_range(state, loaded, options.dtype)
+    facts, shortened = without_paths(loaded.metadata)
+    facts["network"] |= {"aux": False, "input": loaded.model.contract.to_dict()}
+    facts["stripped"] = {
+        "sha256": file_digest(loaded.path),
+        "weights": options.dtype,
+        "loads_as": "fp32",
+        "aux_head": "removed" if auxiliary else "none",
+    }
+    with replacing(options.out, new=True) as temporary:
+        save_model(temporary, state, facts)
+        difference = _difference(loaded, load_network(temporary), options.dtype)
+    return {
+        "checkpoint": str(loaded.path),
+        "written": str(options.out),
+        "sha256": file_digest(options.out),
+        "bytes_before": loaded.path.stat().st_size,
+        "bytes": options.out.stat().st_size,
+        "dtype": options.dtype,
+        "parameters": parameters(loaded.model) - _numbers(loaded, auxiliary),
+        "aux_parameters": _numbers(loaded, auxiliary),
+        "shortened": shortened,
+        "difference": difference,
+    }
+
+
+def without_paths(metadata: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Copy a description with every absolute path reduced to its last name.
+
+    Class names stay: they are compared with a dataset's, letter by letter.
+
+    Returns:
+        The copy, and the dotted keys of what was shortened.
+    """
+    shortened: list[str] = []
+
+    def cleaned(value: Any, key: str) -> Any:
+        if isinstance(value, dict):
+            return {name: cleaned(inner, f"{key}.{name}") for name, inner in value.items()}
+        if isinstance(value, list):
+            return [cleaned(inner, f"{key}.{i}") for i, inner in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        text = _last_name(value) if _is_path(value) else LOCAL_PATH.sub(lambda of: _last_name(of[0]), value)
+        if text != value:
+            shortened.append(key)
+        return text
+
+    facts = {key: value if key == "classes" else cleaned(value, key) for key, value in metadata.items()}
+    return facts, shortened
+
+
+def render(result: dict[str, Any]) -> str:
+    """The sizes, what was left out, and what that changes, for people."""
+    before, after = result["bytes_before"], result["bytes"]
+    lines = [
+        f"{result['written']}: {_mib(after)}, was {_mib(before)} ({100 * (after / before - 1):+.0f} %)",
+        f"auxiliary head: {result['aux_parameters']:,} parameters left out"
+        if result["aux_parameters"]
+        else "auxiliary head: it has none",
+    ]
+    if result["shortened"]:
+        lines.append(f"paths of this machine cut to their last name: {', '.join(result['shortened'])}")
+    difference = result["difference"]
+    if result["dtype"] == "fp32":
+        lines.append("logits: the same, bit for bit")
+    else:
+        lines.append(
+            f"{result['dtype']} weights, float32 again when loaded: logits of a noisy image differ by "
+            f"{difference['logits']:.2g} at most ({100 * difference['relative']:.2g} % of the largest), "
+            f"{100 * difference['classes']:.2g} % of its pixels get another class"
+        )
+    return "\n".join(map(printable, lines))
+
+
+def _require_range(state: dict[str, Tensor], loaded: Loaded, dtype: Dtype) -> None:
+    try:
+        require_finite(state, where=str(loaded.path))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"its weights are beyond what {dtype} can hold: {error.message}",
+            where=str(loaded.path),
+            hint="--dtype bf16 has the range of fp32, and fewer digits",
+        ) from error
+
+
+def _difference(before: Loaded, after: Loaded, dtype: Dtype) -> dict[str, float]:
+    """How far the logits of one image are apart: at most, relative to the largest, and in pixels' classes."""
+    old = noisy_logits(before.model, where=str(before.path))
+    new = noisy_logits(after.model, where=str(before.path))
+    apart = float((old - new).abs().max())
+    if dtype == "fp32" and apart != 0:
+        raise CheckpointError(
+            f"without its auxiliary head its logits differ by {apart:g}: nothing is written",
+            where=str(before.path),
+        )
+    changed = float((old.argmax(1) != new.argmax(1)).float().mean())
+    return {"logits": apart, "relative": apart / float(old.abs().max().clamp_min(1e-30)), "classes": changed}
+
+
+def _numbers(loaded: Loaded, tensors: dict[str, Tensor]) -> int:
+    trained = dict(loaded.model.named_parameters())
+    return sum(tensor.numel() for name, tensor in tensors.items() if name in trained)
+
+
+def _is_path(text: str) -> bool:
+    """Whether a whole text is an absolute path, blanks and all."""
+    return re.match(r"/|~\w*/|file://", text) is not None or PureWindowsPath(text).is_absolute()
+
+
+def _last_name(path: str) -> str:
+    return PurePosixPath(path.replace("\\", "/")).name
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.2f} MiB"

@@ -1,0 +1,1 @@
+"""hwdkit compare: is the difference real?"""

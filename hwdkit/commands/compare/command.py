@@ -1,0 +1,200 @@
+"""hwdkit compare: is the difference between two methods more than the noise of images and seeds?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Group as Page
+
+from hwdkit.checkpoints.files import replacing
+from hwdkit.commands import console
+from hwdkit.commands.compare.arguments import Given
+from hwdkit.commands.compare.counts import How, counted
+from hwdkit.commands.compare.runs import Group, Network, read_groups
+from hwdkit.data.dataset import SegmentationDataset
+from hwdkit.data.index import DatasetIndex, load_index
+from hwdkit.engine.evaluate import Protocol
+from hwdkit.engine.networks import load_network, require_classes
+from hwdkit.errors import UsageError
+from hwdkit.report import compare_formats as formats
+from hwdkit.report.bootstrap import Counts
+from hwdkit.report.compare import compare
+from hwdkit.report.compare_tables import comparison_page
+from hwdkit.report.comparison import Comparison, Member, Method, Setting
+from hwdkit.report.render import printable
+
+log = logging.getLogger("hwdkit")
+
+FILES = {"json": "compare.json", "csv": "compare.csv", "md": "compare.md", "latex": "compare.tex"}
+"""Name of the file of each format; the figure is compare.png."""
+
+VIDEO = {"camvid": "frames of a few videos", "cityscapes": "frames of three cities (val)"}
+"""Datasets whose images are not independent of each other."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `hwdkit compare --help`."""
+
+    given: tuple[Given, ...]
+    baseline: str | None = None
+    split: str = "val"
+    data_root: Path = Path("data")
+    absent: Literal["present", "paper"] = "present"
+    limit: int | None = None
+    resamples: int = 2000
+    seed: int = 0
+    confidence: float = 95.0
+    all_pairs: bool = False
+    per_class: bool = False
+    formats: tuple[str, ...] = ("table",)
+    out: Path | None = None
+    workers: int = 2
+    cpu: bool = False
+
+
+def run(options: Options) -> tuple[Comparison, list[Path]]:
+    """Evaluate every network once, compare them, write the files that are asked for.
+
+    Returns:
+        The comparison, and the paths written.
+
+    Raises:
+        UsageError: the arguments do not make sense together; nothing has been evaluated.
+        CheckpointError, DataError: a network or the dataset is missing, or they do not fit.
+    """
+    paths = sum(len(each.paths) for each in options.given)
+    with console.progress("reading networks", paths) as advance:
+        groups = read_groups(options.given, advance)
+    base = _baseline(groups, options)
+    networks = list({network.digest: network for group in groups for network in group.networks}.values())
+    index = load_index(options.data_root / str(networks[0].metadata["dataset"]))
+    require_classes(load_network(networks[0].path), index)  # the others have the same
+    dataset = SegmentationDataset(index, options.split)
+    images = min(len(dataset), options.limit or len(dataset))
+    notes = [*_data_notes(index, networks, images, len(dataset)), *_run_notes(groups)]
+    for note in notes:
+        log.warning("%s", printable(note))
+    setting = Setting(
+        dataset=index.name,
+        split=options.split,
+        fingerprint=index.fingerprint,
+        classes=index.classes,
+        images=images,
+        images_in_split=len(dataset),
+        protocol=Protocol(absent=options.absent),
+        resamples=options.resamples,
+        seed=options.seed,
+        confidence=options.confidence,
+        notes=tuple(notes),
+    )
+    how = How(cpu=options.cpu, workers=options.workers, keep=options.out and options.out / "counts")
+    counts = {
+        network.digest: counted(network, dataset, setting, how, told=f"{place} of {len(networks)}")
+        for place, network in enumerate(networks, start=1)
+    }
+    methods = [_method(group, base, counts) for group in groups]
+    methods.sort(key=lambda method: ("teacher", "baseline", "student").index(method.role))
+    both = base is None and len(methods) == 2
+    comparison = compare(methods, setting, all_pairs=options.all_pairs or both)
+    return comparison, write(comparison, options)
+
+
+def _baseline(groups: Sequence[Group], options: Options) -> Group | None:
+    """The one that is named, or the one student that is known to have learnt alone."""
+    if options.baseline is None:
+        alone = [group for group in groups if group.learns_alone]
+        return alone[0] if len(alone) == 1 else None
+    for group in groups:
+        given = [str(network.given) for network in group.networks]
+        if options.baseline == group.name or str(Path(options.baseline)) in given:
+            return group
+    names = ", ".join(group.name for group in groups)
+    raise UsageError(f"--baseline: nothing here is called {options.baseline!r}", hint=f"there are: {names}")
+
+
+def _method(group: Group, base: Group | None, counts: dict[str, Counts]) -> Method:
+    first = group.networks[0]
+    return Method(
+        name=group.name,
+        role="baseline" if group is base else "teacher" if group.is_teacher else "student",
+        params=first.size.params,
+        gmacs=first.size.gmacs,
+        members=tuple(
+            Member(str(each.path), each.digest, each.seed, counts[each.digest], each.costs)
+            for each in group.networks
+        ),
+    )
+
+
+def _data_notes(index: DatasetIndex, networks: Sequence[Network], images: int, total: int) -> Iterator[str]:
+    if images < total:
+        yield f"Only the first {images} of {total} images were evaluated."
+    if index.partial:
+        yield "The dataset is partial: these numbers are not comparable with published ones."
+    other = [n for n in networks if n.metadata.get("dataset_fingerprint") != index.fingerprint]
+    if other:
+        paths = ", ".join(str(network.given) for network in other)
+        yield f"Trained on other files than {index.name} has here (its fingerprint differs): {paths}."
+    if index.name in VIDEO:
+        yield f"Images of {index.name} are {VIDEO[index.name]}, hence alike: real intervals are wider."
+
+
+def _run_notes(groups: Sequence[Group]) -> Iterator[str]:
+    for group in groups:
+        seeds = [network.seed for network in group.networks if network.seed is not None]
+        if len(set(seeds)) < len(seeds):
+            yield f"{group.name} has runs of one seed: they count as seeds, but vary less than seeds do."
+    devices = {n.costs.device for group in groups for n in group.networks if n.costs.device}
+    if len(devices) > 1:
+        yield f"Trained on {', '.join(sorted(devices))}: time and memory a step do not compare."
+
+
+def write(comparison: Comparison, options: Options) -> list[Path]:
+    """Write every format into `options.out`; each file replaces an older one only when it is complete."""
+    if options.out is None:
+        return []
+    contents = {
+        FILES[name]: text(comparison, name, options).encode("utf-8", "backslashreplace")
+        for name in options.formats
+        if name in FILES
+    }
+    if "png" in options.formats:
+        from hwdkit.report.plots.compare import intervals  # matplotlib, where a figure is asked for
+
+        contents["compare.png"] = intervals(comparison)
+    written = []
+    for name, content in contents.items():
+        with replacing(options.out / name) as temporary:
+            temporary.write_bytes(content)
+        written.append(options.out / name)
+    if written:
+        log.info("comparison: %s", ", ".join(str(path) for path in written))
+    return written
+
+
+def text(comparison: Comparison, form: str, options: Options) -> str:
+    """The comparison in one of the formats that are text."""
+    if form == "csv":
+        return formats.comparison_csv(comparison, per_class=options.per_class)
+    if form == "md":
+        return formats.comparison_markdown(comparison, per_class=options.per_class)
+    if form == "latex":
+        return formats.comparison_latex(comparison, per_class=options.per_class)
+    return formats.comparison_json(comparison)
+
+
+def render(comparison: Comparison, options: Options) -> Page | str:
+    """What stdout shows: the table, or the one format that was asked for without a folder."""
+    if options.out is None and options.formats != ("table",):
+        return text(comparison, options.formats[0], options)
+    return comparison_page(comparison, per_class=options.per_class)
+
+
+def to_dict(comparison: Comparison, files: Sequence[Path]) -> dict[str, Any]:
+    """JSON-able: the comparison, and the files written."""
+    return {**formats.document(comparison), "files": [str(path) for path in files]}

@@ -1,0 +1,106 @@
+"""What each network gets right in each image: counted once, and kept beside the report for the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hwdkit import __version__
+from hwdkit.checkpoints.files import replacing
+from hwdkit.commands import console
+from hwdkit.commands.compare.runs import Network
+from hwdkit.commands.memory import explained_memory
+from hwdkit.data.dataset import SegmentationDataset
+from hwdkit.data.stream import eval_pairs
+from hwdkit.engine.networks import load_network
+from hwdkit.report.bootstrap import Counts
+from hwdkit.report.compare import image_counts
+from hwdkit.report.comparison import Setting
+
+log = logging.getLogger("hwdkit")
+
+MEMORY_HINT = "compare on the CPU (--gpus 0)"
+
+
+@dataclass(frozen=True)
+class How:
+    """Where to compute, and where counts are kept (None: nowhere)."""
+
+    cpu: bool
+    workers: int
+    keep: Path | None
+
+
+def counted(
+    network: Network, dataset: SegmentationDataset, setting: Setting, how: How, *, told: str
+) -> Counts:
+    """Counts of one network, from an earlier comparison or by evaluating it; then it leaves the memory.
+
+    Args:
+        network: which.
+        dataset: the split.
+        setting: how many images of it, and how they are shown.
+        how: device and folder.
+        told: which of how many networks it is, for the log.
+
+    Raises:
+        DataError, OutOfMemory: while evaluating.
+    """
+    kept = None if how.keep is None else how.keep / f"{_key(network, setting)}.npy"
+    counts = None if kept is None else read_counts(kept, (setting.images, 3, len(setting.classes)))
+    if counts is not None:
+        log.info("network %s: %s, counts of an earlier comparison", told, network.given)
+        return counts
+    loaded = load_network(network.path)
+    device = torch.device("cuda" if torch.cuda.is_available() and not how.cpu else "cpu")
+    began = time.monotonic()
+    pairs = itertools.islice(eval_pairs(dataset, workers=how.workers), setting.images)
+    with (
+        explained_memory(MEMORY_HINT),
+        console.progress(f"network {told}", setting.images) as advance,
+    ):
+        model = loaded.model.to(device)
+        counts = image_counts(model, pairs, setting.protocol, images=setting.images, advance=advance)
+    log.info("network %s: %s, %.0f s", told, network.given, time.monotonic() - began)
+    if kept is not None:
+        _write(kept, counts)
+    return counts
+
+
+def _key(network: Network, setting: Setting) -> str:
+    """Everything that the counts depend on; the rule for absent classes comes after counting."""
+    protocol = {key: value for key, value in vars(setting.protocol).items() if key != "absent"}
+    facts = [network.digest, setting.fingerprint, setting.split, setting.images, protocol, __version__]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def read_counts(path: Path, shape: tuple[int, int, int]) -> Counts | None:
+    """Counts that were kept; None if there are none, or they are not what they should be."""
+    if not path.is_file():
+        return None
+    try:
+        counts = np.load(path, allow_pickle=False)
+        whole = isinstance(counts, np.ndarray) and counts.shape == shape and counts.dtype == np.int64
+        intersection, labelled, predicted = counts.transpose(1, 0, 2) if whole else (np.array([-1]),) * 3
+        if (intersection >= 0).all() and (intersection <= np.minimum(labelled, predicted)).all():
+            return np.asarray(counts, dtype=np.int64)
+    except (OSError, ValueError, EOFError) as error:
+        log.debug("%s: %s", path, error)
+    log.warning("%s holds no counts: evaluating again", path)
+    return None
+
+
+def _write(path: Path, counts: Counts) -> None:
+    file = io.BytesIO()
+    np.save(file, counts, allow_pickle=False)
+    with replacing(path) as temporary:
+        temporary.write_bytes(file.getvalue())

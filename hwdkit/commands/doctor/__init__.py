@@ -1,0 +1,1 @@
+"""hwdkit doctor: whether this machine is fit for a run."""

@@ -1,0 +1,125 @@
+"""What `hwdkit doctor` asks hwdkit's own files: prepared datasets with their caches, and recipes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hwdkit.commands.doctor.findings import Finding, asked, counted, first_line
+from hwdkit.errors import HwdkitError
+
+SAMPLE = 64
+"""Files looked for in every split."""
+
+
+def datasets(data_root: Path) -> Iterator[Finding]:
+    """Every prepared dataset can be read, its files are there, and its cache is its own."""
+    from hwdkit.data.index import prepared_in
+
+    if data_root.exists() and not data_root.is_dir():
+        yield Finding(
+            "prepared", f"{data_root} is a file, not a folder", "problem", "hwdkit doctor --data-root …"
+        )
+        return
+    names = prepared_in(data_root)
+    if not names:
+        fix = f"hwdkit prepare-data scenes --data-root {shlex.quote(str(data_root))}"
+        yield Finding("prepared", f"nothing in {data_root}", "note", fix)
+    for name in names:
+        yield from asked(name, partial(_dataset, data_root / name))
+
+
+def _dataset(folder: Path) -> Iterator[Finding]:
+    from hwdkit.data.index import load_index
+
+    name, again = folder.name, _prepare(folder)
+    try:
+        index = load_index(folder, files_must_exist=False)
+    except HwdkitError as error:
+        yield Finding(name, first_line(error), "problem", again + _source(name), {"readable": False})
+        return
+    gone, caches = _gone(index), _caches(index, folder)
+    images = {split: len(pairs) for split, pairs in index.splits.items()}
+    facts = {
+        "images": images,
+        "partial": index.partial,
+        "fingerprint": index.fingerprint,
+        "files_root": str(index.root),
+        "missing": gone,
+        "cache": caches,
+    }
+    states = sorted(set(caches.values()), key=lambda state: state in ("none", "current"))
+    counts = ", ".join(f"{count} {split}" for split, count in images.items())
+    partial = "partial, " if index.partial else ""
+    value = f"{counts}, {partial}fingerprint {index.fingerprint[:8]}, cache {' and '.join(states)}"
+    if gone:
+        value = f"files are gone, such as {index.root / gone[0]}; {value}"
+        yield Finding(name, value, "problem", again + _source(name, index.options), facts)
+    elif not {"none", "current"}.issuperset(states):
+        yield Finding(name, value, "note", f"{again} --cache", facts)
+    else:
+        yield Finding(name, value, "note" if index.partial else "ok", facts=facts)
+
+
+def _prepare(folder: Path) -> str:
+    from hwdkit.data.names import NAMES
+
+    name = shlex.quote(folder.name)
+    kind = name if folder.name in NAMES else f"folder --name {name}"
+    return f"hwdkit prepare-data {kind} --data-root {shlex.quote(str(folder.parent))}"
+
+
+def _source(name: str, options: Mapping[str, Any] | None = None) -> str:
+    """Say where files come from: from a download, or drawn again."""
+    if name != "scenes":
+        return " --source …"
+    same = ((key, (options or {}).get(key)) for key in ("train", "val", "seed"))
+    return "".join(f" --{key} {value}" for key, value in same if isinstance(value, int)) + " --overwrite"
+
+
+def _gone(index: Any) -> list[str]:
+    """Files that are missing among an even sample of each split, the first and the last pair included."""
+    missing: list[str] = []
+    for pairs in index.splits.values():
+        count = min(SAMPLE, len(pairs))
+        chosen = {i * (len(pairs) - 1) // max(count - 1, 1) for i in range(count)}
+        files = (file for i in sorted(chosen) for file in (pairs[i].image, pairs[i].label))
+        missing += [file for file in files if not (index.root / file).is_file()]
+    return missing
+
+
+def _caches(index: Any, folder: Path) -> dict[str, str]:
+    """The state of each split's cache: none, current, or what is wrong with it."""
+    from hwdkit.data.cache_files import FOLDER, CachedSplit
+
+    caches = {split: CachedSplit(index, folder / FOLDER, split) for split in index.splits}
+    return {
+        split: (cached.problem() or "current") if cached.header.exists() else "none"
+        for split, cached in caches.items()
+    }
+
+
+def recipes() -> Iterator[Finding]:
+    """Every recipe that can be named loads."""
+    from hwdkit.commands.recipes import list_recipes
+    from hwdkit.recipe.find import listed, search_path, shipped
+
+    rows = list_recipes()
+    folders = {folder.resolve(): folder for folder in reversed(search_path())}  # in a checkout two are one
+    for place, folder in reversed(folders.items()):
+        whose = "shipped" if place == shipped().resolve() else str(folder)
+        facts: dict[str, Any] = {"path": str(place), "recipes": len(listed(folder))}
+        if folder.is_dir():
+            yield Finding(whose, f"{counted(facts['recipes'], 'recipe')} in {place}", facts=facts)
+        elif folder != Path("recipes"):  # which need not be there
+            fix = "unset HWDKIT_RECIPES   (or let it name folders that exist, joined by :)"
+            yield Finding(whose, "named by HWDKIT_RECIPES, but no such folder", "note", fix, facts)
+    for row in rows:
+        if row["error"]:
+            fix = f"hwdkit recipes validate {shlex.quote(row['path'])}"
+            yield Finding(
+                row["name"], f"does not load: {row['error']}", "problem", fix, {"path": row["path"]}
+            )

@@ -1,0 +1,1 @@
+"""hwdkit export: a network for machines without hwdkit."""

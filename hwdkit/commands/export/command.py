@@ -1,0 +1,226 @@
+"""hwdkit export: a trained network as one file that runs without hwdkit, checked against the network.
+
+Nothing stands under the name that was asked for until it has been verified.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Group
+from rich.text import Text
+from torch import Tensor
+
+from hwdkit.checkpoints.files import replacing
+from hwdkit.commands import paths
+from hwdkit.commands.export import int8 as export_int8
+from hwdkit.commands.export.int8 import Calibration
+from hwdkit.commands.memory import explained_memory
+from hwdkit.data.dataset import SegmentationDataset
+from hwdkit.data.index import DatasetIndex, load_index
+from hwdkit.data.own_images import Found, find_images, read_upright
+from hwdkit.engine.networks import Loaded, load_network, require_classes
+from hwdkit.errors import DataError, GateError
+from hwdkit.export import files, verify
+from hwdkit.export.deployed import Form, trace
+from hwdkit.report.render import printable
+
+log = logging.getLogger("hwdkit")
+
+MEMORY_HINT = "give a smaller --input"
+SUFFIXES: dict[files.Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
+VERIFIED = 2
+"""Pictures that a file is verified on, at each shape."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `hwdkit export --help`."""
+
+    out: Path
+    format: files.Format = "onnx"
+    form: Form = field(default_factory=Form)
+    opset: int = 18
+    verify: bool = True
+    tolerance: float = 1e-3
+    images: tuple[str, ...] = ()
+    data_root: Path = Path("data")
+    int8: bool = False
+    calibration: int = 64
+    limit: int | None = None
+    max_miou_drop: float = 1.0
+
+
+def run(checkpoint: Path, options: Options) -> tuple[dict[str, Any], GateError | None]:
+    """Export a checkpoint or the network of a run directory.
+
+    Returns:
+        JSON-able: the file, its form, what verification found, what int8 cost; and the GateError (exit 9) to
+        raise when int8 lost more mIoU than is allowed. The file is there in both cases.
+
+    Raises:
+        UsageError: the file exists or cannot be named so.
+        EnvironmentFailure: the extra is not installed, or the disk cannot be written.
+        CheckpointError: no network, one that cannot be exported, or a file that differs from it.
+        DataError: an image cannot be read; with int8, the dataset is not there.
+    """
+    paths.require_new_file("--out", options.out, suffix=SUFFIXES[options.format])
+    if options.format == "onnx":
+        files.require_onnx()
+    found = find_images(list(options.images)) if options.images else []
+    loaded = load_network(checkpoint)
+    loaded.model.cpu().eval()
+    if options.format == "onnx":
+        files.require_room(loaded)
+    index = _dataset(loaded, options)
+    metadata = files.description(loaded, options.form)
+    with ExitStack() as stack:
+        stack.enter_context(explained_memory(MEMORY_HINT))
+        target = stack.enter_context(replacing(options.out, new=True))
+        pictures = _few_pictures(found, index, options.form) if options.verify else None
+        exact = target
+        if options.int8:
+            exact = target.with_name(f"{target.name}.fp32")
+            stack.callback(exact.unlink, missing_ok=True)
+        _write(exact, loaded, metadata, options)
+        verified = _verified(exact, loaded, pictures, options)
+        quantised = None
+        if options.int8:
+            assert index is not None
+            quantised = export_int8.run(
+                exact,
+                target,
+                loaded,
+                _calibration(found, index, options.calibration),
+                form=options.form,
+                metadata=metadata,
+                val=SegmentationDataset(index, "val"),
+                limit=options.limit,
+            )
+        size = target.stat().st_size
+    result = _document(loaded, options, metadata, bytes=size, verified=verified, int8=quantised)
+    gate = quantised and export_int8.gate(quantised, out=options.out, max_miou_drop=options.max_miou_drop)
+    return result, gate or None
+
+
+def _document(loaded: Loaded, options: Options, metadata: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    return {
+        "checkpoint": str(loaded.path),
+        "checkpoint_sha256": metadata["checkpoint_sha256"],
+        "out": str(options.out),
+        "format": options.format,
+        "opset": options.opset if options.format == "onnx" else None,
+        **options.form.to_dict(),
+        "input": "uint8 RGB" if options.form.baked else "float32, normalised",
+        "input_contract": metadata["input_contract"],
+        "classes": metadata["classes"],
+        **facts,
+    }
+
+
+def _dataset(loaded: Loaded, options: Options) -> DatasetIndex | None:
+    """The checkpoint's dataset, if it is needed and there; int8 cannot be measured without.
+
+    Raises:
+        DataError, CheckpointError: int8 needs it and it is missing or made of other classes.
+    """
+    try:
+        index = load_index(options.data_root / str(loaded.metadata["dataset"]))
+    except DataError as error:
+        if not options.int8:
+            return None
+        what = f"--int8 measures mIoU on the checkpoint's dataset, also with --images: {error.message}"
+        raise DataError(what, where=error.where, hint=error.hint) from error
+    if options.int8:
+        require_classes(loaded, index)
+        needed = ("val",) if options.images else ("train", "val")
+        missing = [split for split in needed if not index.splits.get(split)]
+        if missing:
+            raise DataError(
+                f"dataset {index.name} has no {' and no '.join(missing)} split, which --int8 needs"
+            )
+    return index
+
+
+def _write(path: Path, loaded: Loaded, metadata: dict[str, Any], options: Options) -> None:
+    log.info("tracing %s", loaded.path)
+    program = trace(loaded, options.form)
+    if options.format == "onnx":
+        files.write_onnx(path, program, metadata, form=options.form, opset=options.opset)
+    else:
+        files.write_torch_export(path, program, metadata)
+
+
+def _few_pictures(found: list[Found], index: DatasetIndex | None, form: Form) -> tuple[str, list[Tensor]]:
+    """What to verify on, and what to call it: the images named, the dataset's, or one that is drawn."""
+    if found:
+        return "images", [_upright(image) for image in found[:VERIFIED]]
+    if index is not None:
+        split = "val" if index.splits.get("val") else next(iter(index.splits))
+        dataset = SegmentationDataset(index, split)
+        return f"{index.name} {split}", [dataset.read(i)[0] for i in range(min(VERIFIED, len(dataset)))]
+    return "a generated picture", [verify.generated_picture(form.size)]
+
+
+def _upright(image: Found) -> Tensor:
+    return torch.from_numpy(read_upright(image.path).transpose(2, 0, 1).copy())
+
+
+def _verified(
+    path: Path, loaded: Loaded, pictures: tuple[str, list[Tensor]] | None, options: Options
+) -> dict[str, Any] | None:
+    if pictures is None:
+        log.warning("--no-verify: nobody has looked whether the file computes what the network does")
+        return None
+    on, tensors = pictures
+    log.info("verifying on %s", on)
+    exported = files.open_exported(path, options.format)
+    found = [
+        verify.agreement(loaded.model, exported, tensors, form=options.form, shape=shape)
+        for shape in options.form.shapes()
+    ]
+    verify.require_agreement(found, tolerance=options.tolerance, form=options.form)
+    return {
+        "on": on,
+        "pictures": len(tensors),
+        "tolerance": options.tolerance,
+        "shapes": [at.to_dict() for at in found],
+    }
+
+
+def _calibration(found: list[Found], index: DatasetIndex, count: int) -> Calibration:
+    """The images named, or training images evenly spread: a dataset's first ones may all show one town."""
+    if found:
+        taken = found[:count]
+        return Calibration("images", len(taken), (_upright(image) for image in taken))
+    train = SegmentationDataset(index, "train")
+    count = min(count, len(train))
+    pictures = (train.read(i * len(train) // count)[0] for i in range(count))
+    return Calibration(f"{index.name} train", count, pictures)
+
+
+def render(result: dict[str, Any]) -> Group:
+    """The file, its input and output, and how it was verified, for the terminal."""
+    lines = [f"{result['out']}: {result['format']}, {result['bytes'] / 2**20:.2f} MiB"]
+    height, width = result["size"]
+    axes = {"batch": "1", "height": str(height), "width": str(width)}
+    n, h, w = (axis if axis in result["dynamic"] else value for axis, value in axes.items())
+    lines.append(f"in: image {result['input']} ({n}, 3, {h}, {w})   out: {result['output']}")
+    verified = result["verified"]
+    if verified is None:
+        lines.append("not verified")
+    else:
+        what = "another class by" if result["output"] == "classes" else "logits differ by"
+        lines.append(f"verified on {printable(verified['on'])} ({verified['pictures']} at each shape):")
+        lines += [
+            f"  {'x'.join(map(str, at['shape']))}: {what} {at['max_difference']:.2g} at most, "
+            f"{100 * at['other_class']:.3g} % of the pixels have another class"
+            for at in verified["shapes"]
+        ]
+    text = Text("\n".join(lines))
+    return Group(text) if result["int8"] is None else Group(text, *export_int8.render(result["int8"]))

@@ -1,0 +1,1 @@
+"""hwdkit predict: a network on a user's own images and films."""

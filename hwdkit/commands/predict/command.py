@@ -1,0 +1,167 @@
+"""hwdkit predict: a network's class maps of a user's own images and films, without labels or a dataset.
+
+One image is in memory at a time. What becomes of one is `prediction.py`, of a film `predict_film.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hwdkit.checkpoints.files import file_digest
+from hwdkit.commands import paths
+from hwdkit.commands.memory import explained_memory
+from hwdkit.commands.pace import paced
+from hwdkit.commands.predict.film import predict_film
+from hwdkit.commands.predict.prediction import Options, Prediction
+from hwdkit.data import video
+from hwdkit.data.own_images import Found, find_images, output_names
+from hwdkit.engine.networks import load_network
+from hwdkit.errors import CheckpointError, DataError, OutOfMemory, UsageError
+from hwdkit.report.render import printable
+
+MEMORY_HINT = "predict in windows (--slide 512x512), or on the CPU (--gpus 0)"
+
+
+def run(sources: list[str], checkpoint: Path, options: Options) -> tuple[dict[str, Any], DataError | None]:
+    """Segment images and films and write what is asked for into a folder.
+
+    Args:
+        sources: images, films, folders, patterns.
+        checkpoint: a checkpoint or a run directory.
+        options: the rest of the command line.
+
+    Returns:
+        JSON-able: where things are, shares of the classes, files that could not be read; and the DataError
+        (exit 4) to raise when there are any.
+
+    Raises:
+        UsageError: the folder to write to holds something, or an option would do nothing to these sources.
+        DataError: a source that is not there or holds no image. Nothing has been written.
+        CheckpointError: no network, or more classes than a mask can hold.
+        EnvironmentFailure: a film without PyAV. Nothing has been written.
+        OutOfMemory: naming the image; those before it are written.
+    """
+    paths.require_empty("--out", options.out)
+    found = find_images(sources)
+    names = output_names(found)
+    _require_effect(found, options)
+    if any(file.is_film for file in found):
+        video.require_av()
+    loaded = load_network(checkpoint)
+    if len(loaded.classes) > 256:
+        raise CheckpointError(
+            f"has {len(loaded.classes)} classes; a palette PNG holds 256", where=str(loaded.path)
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
+    with explained_memory(MEMORY_HINT):
+        loaded.model.to(device).eval()
+    prediction = Prediction(loaded, options)
+    named = list(zip(found, names, strict=True))
+    images = [one for one in named if not one[0].is_film]
+    with paced("predict", len(images), "images") as tell:
+        for done, (image, name) in enumerate(images):
+            tell(done)
+            _attempt(prediction.image, image, name, prediction)
+    for film, name in (one for one in named if one[0].is_film):  # each has a bar of its own
+        _attempt(lambda of, to: predict_film(of, to, prediction), film, name, prediction)
+    return _result(prediction, found), _failure(prediction, found)
+
+
+def _attempt(work: Callable[[Found, str], None], file: Found, name: str, prediction: Prediction) -> None:
+    """Do it; a file that cannot be read is noted, and stops no other."""
+    try:
+        with explained_memory(MEMORY_HINT):
+            work(file, name)
+    except OutOfMemory as error:
+        error.where = str(file.path)
+        raise
+    except DataError as error:
+        prediction.tally.unreadable.append({"image": str(file.path), "reason": error.message})
+
+
+def _require_effect(found: list[Found], options: Options) -> None:
+    """Refuse what would silently do nothing: films are all or none of the sources.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    films = [file.is_film for file in found]
+    if options.frame_masks and not any(films):
+        raise UsageError("--frame-masks is for films, and there is none among the images")
+    if options.ids and all(films) and not options.frame_masks:
+        raise UsageError("--ids: of films the frames have ids: add --frame-masks")
+
+
+def _result(prediction: Prediction, found: list[Found]) -> dict[str, Any]:
+    loaded, options, tally = prediction.loaded, prediction.options, prediction.tally
+    protocol = prediction.protocol
+    slide = {"window": list(protocol.window), "stride": list(protocol.stride)} if options.window else {}
+    total = max(1, int(tally.pixels.sum()))
+    return {
+        "checkpoint": str(loaded.path),
+        "checkpoint_sha256": file_digest(loaded.path),
+        "out": str(options.out),
+        "protocol": {"mode": protocol.mode, **slide, "scales": list(protocol.scales), "flip": protocol.flip},
+        "found": len(found),
+        "images": tally.written,
+        "classes": [
+            {
+                "index": c,
+                "name": name,
+                "colour": list(loaded.palette[c]),
+                "share": int(tally.pixels[c]) / total,
+            }
+            for c, name in enumerate(loaded.classes)
+        ],
+        "per_image": tally.images,
+        "films": tally.films,
+        "unreadable": tally.unreadable,
+    }
+
+
+def _failure(prediction: Prediction, found: list[Found]) -> DataError | None:
+    tally = prediction.tally
+    if not tally.unreadable:
+        return None
+    written = tally.written + len(tally.films)
+    rest = (
+        f"the other {written} {'is' if written == 1 else 'are'} written" if written else "nothing is written"
+    )
+    kind = "files" if any(file.is_film for file in found) else "images"
+    listed = "\n".join(f"  {row['image']}: {row['reason']}" for row in tally.unreadable)
+    return DataError(f"{len(tally.unreadable)} of {len(found)} {kind} could not be read, {rest}:\n{listed}")
+
+
+def render(result: dict[str, Any]) -> Group:
+    """The classes that were found, and where the masks are, for the terminal."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("index", justify="right")
+    table.add_column("class")
+    table.add_column("share %", justify="right")
+    for row in sorted(result["classes"], key=lambda row: -row["share"]):
+        if row["share"]:
+            table.add_row(str(row["index"]), Text(printable(row["name"])), f"{100 * row['share']:.2f}")
+    protocol = result["protocol"]
+    how = f"slide {protocol['window'][0]}x{protocol['window'][1]}" if "window" in protocol else "whole"
+    how += f", scales {', '.join(f'{scale:g}' for scale in protocol['scales'])}" * (
+        protocol["scales"] != [1.0]
+    )
+    how += ", flip" * protocol["flip"]
+    films = [
+        f"{film['film']}: {film['frames']} frames, {film['frames_per_s']:.2f} frames/s: {film['overlays']}"
+        for film in result["films"]
+    ]
+    written = result["images"] + len(films)
+    of = "" if written == result["found"] else f" of {result['found']}"
+    kind = "file" if films else "image"
+    counted = f"{written}{of} {kind}{'s' if result['found'] != 1 else ''}"
+    lines = [*map(printable, films), f"{counted}, {how}: {printable(result['out'])}"]
+    return Group(table, *map(Text, lines))

@@ -1,0 +1,1 @@
+"""hwdkit profile: what networks and training steps cost."""

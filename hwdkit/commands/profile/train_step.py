@@ -1,0 +1,123 @@
+"""hwdkit profile --train-step: one training step of a recipe on random data, whole and in parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hwdkit.commands.profile import described
+from hwdkit.commands.training.groundwork import Role, resolved
+from hwdkit.commands.training.run import trained_section
+from hwdkit.distributed import Ranks
+from hwdkit.engine import build
+from hwdkit.engine.networks import Loaded
+from hwdkit.recipe.schema import Recipe
+from hwdkit.report.train_step import measure_train_step
+from hwdkit.types import Batch
+
+BLOCKS = 16
+"""Random labels are this many blocks a side: in pixel noise every class is everywhere, as in no image."""
+
+
+def run(
+    recipe: Recipe, role: Role, classes: int, *, device: torch.device, warmup: int, repeats: int
+) -> dict[str, Any]:
+    """Measure a step as `hwdkit distill` (role student) or `hwdkit train-teacher` would take it.
+
+    Args:
+        recipe: its crop, batch, losses, optimizer and `train.amp` are used.
+        role: which network of it is trained.
+        classes: C of networks and labels.
+        device: where.
+        warmup: steps before the clock starts.
+        repeats: timed steps.
+
+    Returns:
+        JSON-able: `TrainStep.to_dict` and what was measured.
+
+    Raises:
+        RecipeError: the recipe trains no such network, or its losses do not fit its networks.
+        EnvironmentFailure: the device cannot do what the recipe's `train` asks for.
+    """
+    section = trained_section(recipe, role)
+    recipe = resolved(recipe, role, None)
+    build.require_possible(recipe.train, device)
+    ranks = Ranks(0, 1, device)
+    student = described.bare(section, classes)
+    student.check_batch(recipe.train.batch_size // recipe.train.accumulate)
+    distils = role == "student" and build.needs_teacher(recipe)
+    teacher = described.teacher(recipe, classes) if distils else None
+    training = build.training(recipe, student, ranks, teacher)
+    teach = None
+    if teacher is not None:
+        teach = build.teach(recipe, Loaded(teacher, Path(), (), (), {}), training.objective, ranks)
+    step = measure_train_step(
+        training,
+        random_batches(recipe, classes, device),
+        plan=build.plan(recipe),
+        teach=teach,
+        teacher=teacher,
+        warmup=warmup,
+        repeats=repeats,
+    )
+    height, width = recipe.data.crop
+    about = {"recipe": recipe.name, "role": role, "height": height, "width": width, "amp": recipe.train.amp}
+    return {**about, "device": str(device), **step.to_dict()}
+
+
+def random_batches(recipe: Recipe, classes: int, device: torch.device) -> list[Batch]:
+    """The micro-batches of one step: random pixels, and labels in blocks of random classes."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = recipe.data.crop
+    images = recipe.train.batch_size // recipe.train.accumulate
+    block = max(min(height, width) // BLOCKS, 1)
+    batches = []
+    for _ in range(recipe.train.accumulate):
+        image = torch.randint(0, 256, (images, 3, height, width), dtype=torch.uint8, generator=generator)
+        grid = (images, -(-height // block), -(-width // block))
+        label = torch.randint(0, classes, grid, generator=generator)
+        label = label.repeat_interleave(block, 1).repeat_interleave(block, 2)[:, :height, :width]
+        batches.append(Batch(image.to(device), label.to(torch.uint8).to(device)))
+    return batches
+
+
+def render(result: dict[str, Any]) -> Group:
+    """The step in one line, then a row a part in the order of a step."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("part of the step")
+    for column in ("median ms", "p95 ms", "share %", "peak MiB above its start"):
+        table.add_column(column, justify="right")
+    for part in result["parts"]:
+        table.add_row(
+            Text(_title(part, result["role"])),
+            f"{part['median_ms']:.1f}",
+            f"{part['p95_ms']:.1f}",
+            f"{100 * part['share']:.1f}",
+            f"{part['peak_mib']:.1f}",
+        )
+    table.add_row(
+        "whole step", f"{result['median_ms']:.1f}", f"{result['p95_ms']:.1f}", "100.0", "", style="bold"
+    )
+    micro = result["micro_batches"]
+    batch = f"{result['batch']} images" + (f" in {micro} micro-batches" if micro > 1 else "")
+    command = "distill" if result["role"] == "student" else "train-teacher"
+    return Group(
+        Text(
+            f"one step of {command} {result['recipe']}: {batch} of {result['height']}x{result['width']}, "
+            f"amp {result['amp']}, {result['device']}: {result['images_per_s']:.2f} images/s"
+        ),
+        table,
+        f"peak memory {result['peak_mib']:.0f} MiB, of which {result['held_mib']:.0f} MiB live between steps",
+        "A loss's row is its forward and backward down to the student's maps. Loading data is not included.",
+    )
+
+
+def _title(part: dict[str, Any], role: Role) -> str:
+    kind = role if part["kind"] == "student" else part["kind"]  # a teacher that is trained is its own student
+    return f"{kind} {part['name']}" + (", its own step" if kind == "critic" else "")

@@ -1,0 +1,1 @@
+"""hwdkit sweep: a recipe under many settings and seeds."""

@@ -1,0 +1,145 @@
+"""From the run directories of a sweep to its summary: numbers, tables and the figure."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hwdkit.checkpoints.files import replacing
+from hwdkit.commands.sweep.plan import Job, Plan, jobs
+from hwdkit.commands.sweep.runs import Outcome, state
+from hwdkit.engine.rundir import RunDir, training_seconds
+from hwdkit.errors import CheckpointError, DivergedError, HwdkitError
+from hwdkit.report.plots.style import Form
+from hwdkit.report.sweep import (
+    CellResult,
+    Metric,
+    SeedResult,
+    SweepReport,
+    sweep_csv,
+    sweep_json,
+    sweep_markdown,
+)
+
+SAME = {
+    "dataset_fingerprint": "dataset",
+    "device": "kind of device",
+    "dataset_partial": "share of the dataset",
+}
+"""What the runs of one table should agree on: key of run.json -> its name in a note."""
+
+
+def summarised(plan: Plan, folder: Path, *, metric: Metric, forms: tuple[Form, ...]) -> dict[str, Any]:
+    """Read all runs; write summary.csv, .json, .md and the figure in each of the forms.
+
+    Returns:
+        out, counts of runs by status, files; the report itself, and what it holds as plain values.
+    """
+    from hwdkit.report.plots.sweep import can_draw, miou_lines  # matplotlib, for a summary only
+
+    report = collected(plan, folder)
+    texts = {"csv": sweep_csv(report), "json": sweep_json(report), "md": sweep_markdown(report, metric)}
+    files = [folder / f"summary.{suffix}" for suffix in texts]
+    for path, text in zip(files, texts.values(), strict=True):
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    why_not = can_draw(report)
+    for form in () if why_not else forms:
+        files.append(folder / f"summary.{form}")
+        with replacing(files[-1]) as temporary:
+            temporary.write_bytes(miou_lines(report, form, metric=metric))
+    statuses = [run.status for cell in report.cells for run in cell.runs]
+    if why_not:
+        report = SweepReport(report.recipe, report.keys, report.seeds, report.cells, (*report.notes, why_not))
+    return {
+        "out": str(folder),
+        "runs": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
+        "files": [str(path) for path in files],
+        "report": report,
+    }
+
+
+def collected(plan: Plan, folder: Path) -> SweepReport:
+    """The results of every run of a plan, as its run directories hold them."""
+    facts: dict[str, set[str]] = {key: set() for key in SAME}
+    cells = []
+    for cell in plan.cells:
+        runs = []
+        for seed in plan.seeds:
+            job = Job(cell, seed)
+            info = state(folder, job)
+            runs.append(_result(folder, job, info))
+            if info["status"] == "finished":
+                for key, found in facts.items():
+                    found.add(str(info.get(key)))
+        cells.append(CellResult(cell.name, cell.line, cell.values, tuple(runs)))
+    notes = [f"the runs differ in their {SAME[key]}" for key, found in facts.items() if len(found) > 1]
+    if facts["dataset_partial"] == {"True"}:
+        notes.append("the dataset is partial: numbers are not comparable with others")
+    unfinished = sum(run.status not in ("finished", "diverged") for cell in cells for run in cell.runs)
+    if unfinished:
+        notes.append(f"{unfinished} runs are not finished")
+    return SweepReport(plan.recipe, plan.keys, plan.seeds, tuple(cells), tuple(notes))
+
+
+def _result(folder: Path, job: Job, info: dict[str, Any]) -> SeedResult:
+    status = str(info["status"])
+    if status != "finished":
+        # A run that was killed has not said so.
+        return SeedResult(job.seed, "unfinished" if status == "running" else status)
+    path = RunDir(folder / job.name)
+    try:
+        last, best = (_score(info["result"][which]["miou"]) for which in ("last", "best"))
+        return SeedResult(job.seed, status, last, best, round(training_seconds(path.read_metrics()), 2))
+    except (LookupError, TypeError, ValueError, OSError, RecursionError) as error:
+        raise CheckpointError(
+            f"its run.json or metrics.jsonl is not what a finished run writes: {error!r}",
+            where=str(path.path),
+            hint="delete this folder to make the run again",
+        ) from None
+
+
+def _score(value: Any) -> float | None:
+    """NaN is what a split without a labelled pixel scores."""
+    return None if value is None or math.isnan(value) else float(value)
+
+
+class RunsFailed(HwdkitError):
+    """Some runs of a sweep failed: 7 when all of those diverged, else the exit code of the first other."""
+
+    def __init__(self, message: str, *, hint: str, exit_code: int, kind: str) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code, self.kind = exit_code, kind
+
+
+def failure(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> RunsFailed | None:
+    """What the sweep as a whole ends with: all diverged runs count, those of earlier visits too."""
+    failed = {o.job.name: o for o in outcomes if o.exit_code}
+    diverged = DivergedError.kind
+    words = {name: outcome.word for name, outcome in failed.items()}
+    for job in jobs(plan):
+        if state(folder, job)["status"] == diverged:
+            words[job.name] = diverged
+    if not words:
+        return None
+    others = [outcome for outcome in failed.values() if outcome.word != diverged]
+    exit_code = _exit_code(others[0]) if others else DivergedError.exit_code
+    kind = others[0].word if others else diverged
+    shown = [f"{name} {word}" for name, word in words.items()]
+    listed = ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
+    logs = f"what they said: {shlex.quote(os.path.relpath(folder))}/CELL/seed=N.log"
+    again = "\n  the same command tries again those that did not diverge" if others else ""
+    return RunsFailed(
+        f"{len(words)} of {len(jobs(plan))} runs failed: {listed}",
+        hint=logs + again,
+        exit_code=exit_code,
+        kind=kind,
+    )
+
+
+def _exit_code(outcome: Outcome) -> int:
+    return outcome.exit_code if outcome.exit_code > 0 else 128 - outcome.exit_code

@@ -1,0 +1,1 @@
+"""hwdkit train-teacher and distill: one run, from recipe to run directory."""

@@ -1,0 +1,292 @@
+"""--dry-run: the networks and losses of a recipe as they would meet, and what a run still lacks.
+
+Everything is built on torch's meta device: shapes without numbers, so an ADE20K recipe takes a second and
+no memory. Nothing is written, downloaded or prepared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import torch
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor, nn
+
+from hwdkit.commands.training.groundwork import Role, resolved
+from hwdkit.commands.training.run import Settings, trained_section
+from hwdkit.data.datasets import DATASETS, layout_of
+from hwdkit.data.index import load_index
+from hwdkit.data.stream import require_divisible
+from hwdkit.engine import build
+from hwdkit.engine.networks import Loaded, load_network, require_classes
+from hwdkit.engine.objectives import Objective, tap_pairs
+from hwdkit.engine.rundir import RunDir
+from hwdkit.errors import CheckpointError, HwdkitError
+from hwdkit.losses.features import LOGITS
+from hwdkit.models.segmenter import Segmenter
+from hwdkit.models.segmenter import build as build_segmenter
+from hwdkit.recipe.load import load
+from hwdkit.recipe.losses import LossOptions
+from hwdkit.recipe.schema import Network, Recipe
+from hwdkit.types import SegOutput
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """One map of each network that a loss compares, per image: (channels, height, width)."""
+
+    tap: str
+    teacher_tap: str
+    student: tuple[int, ...]
+    teacher: tuple[int, ...]
+    resized: bool
+
+
+@dataclass(frozen=True)
+class State:
+    """A buffer of a loss that lives in the training state, such as a queue."""
+
+    name: str
+    shape: tuple[int, ...]
+    mib: float
+
+
+@dataclass(frozen=True)
+class LossPlan:
+    """One loss of the total.
+
+    Attributes:
+        name, loss: the recipe's name of the term, and its entry in `LOSSES`.
+        weight, schedule: its factor, and shares of the run in which that rises and falls.
+        maps: what it compares.
+        parameters: trained along with the student (projectors, generators).
+        critic_parameters: trained by the loss's own optimizer.
+        state: buffers of at least 0.01 MiB, without the critic's.
+    """
+
+    name: str
+    loss: str
+    weight: float
+    schedule: dict[str, float]
+    maps: tuple[Meeting, ...]
+    parameters: int
+    critic_parameters: int
+    state: tuple[State, ...]
+
+
+def run(
+    recipe: Recipe, role: Role, settings: Settings, *, ranks: int = 1
+) -> tuple[dict[str, Any], HwdkitError | None]:
+    """Build everything without numbers.
+
+    Args:
+        recipe: what would be trained.
+        role: which network of it.
+        settings: what the command line adds.
+        ranks: how many processes would share a batch.
+
+    Returns:
+        A JSON-able description, and the first thing that keeps the run from starting, if any.
+
+    Raises:
+        RecipeError: the networks and losses do not fit each other.
+    """
+    section = trained_section(recipe, role)
+    recipe = resolved(recipe, role, None)
+    missing: list[HwdkitError] = []
+    index = _checked(missing, lambda: load_index(settings.data_root / recipe.data.dataset))
+    if index is None and recipe.data.dataset not in DATASETS:
+        raise missing[-1]  # nobody else knows how many classes it has
+    classes = len((index or layout_of(recipe.data.dataset)).classes)
+    train, out = recipe.train, settings.out
+    _checked(missing, lambda: require_divisible(train.batch_size, world=ranks, accumulate=train.accumulate))
+    if out is not None:
+        _checked(missing, lambda: RunDir(out).require_unused(or_unsaved=settings.restart))
+    device = torch.device("cuda" if torch.cuda.is_available() and not settings.cpu else "cpu")
+    _checked(missing, lambda: build.require_possible(train, device))
+    _checked(missing, lambda: build.pretrained_weights(section))
+    start = settings.init_from
+    if start is not None:
+        _checked(missing, lambda: load_network(start))
+    student = _on_meta(section, classes)
+    share = train.batch_size // (ranks * train.accumulate)
+    if ranks == 1:
+        _checked(missing, lambda: student.train().check_batch(share))
+    teacher, origin = None, ""
+    if role == "student" and build.needs_teacher(recipe):
+        loaded = _checked(missing, lambda: load_network(build.teacher_checkpoint(recipe)))
+        if loaded and index:
+            _checked(missing, lambda: require_classes(loaded, index))
+        elif loaded and loaded.model.spec.classes != classes:
+            raise CheckpointError(
+                f"checkpoint has {loaded.model.spec.classes} classes, {recipe.data.dataset} has {classes}",
+                where=str(loaded.path),
+            )
+        teacher, origin = _teacher(recipe, loaded, classes)
+        if teacher is None:
+            raise missing[-1]  # without a teacher's shape there is nothing to show
+    with torch.device("meta"):
+        goal = build.objective(recipe, student, teacher)
+    outputs = _outputs(goal, teacher, recipe.data.crop)
+    entries = {name: recipe.losses[name] for name in goal.losses}
+    result = {
+        "dry_run": True,
+        "recipe": recipe.name,
+        "dataset": recipe.data.dataset,
+        "classes": classes,
+        "crop": list(recipe.data.crop),
+        "batch_size": recipe.train.batch_size,
+        "iterations": recipe.train.iterations,
+        "networks": {
+            role: _network(student, ""),
+            **({"teacher": _network(teacher, origin)} if teacher is not None else {}),
+        },
+        "losses": [asdict(_plan(name, entries[name], loss, outputs)) for name, loss in goal.losses.items()],
+        "missing": [{"message": str(error), "exit_code": error.exit_code} for error in missing],
+    }
+    return result, missing[0] if missing else None
+
+
+def _checked(missing: list[HwdkitError], check: Callable[[], Found]) -> Found | None:
+    try:
+        return check()
+    except HwdkitError as error:
+        missing.append(error)
+        return None
+
+
+def _on_meta(section: Network, classes: int) -> Segmenter:
+    with torch.device("meta"):
+        return build.network(section.model_copy(update={"pretrained": False}), classes)
+
+
+def _teacher(recipe: Recipe, loaded: Loaded | None, classes: int) -> tuple[Segmenter | None, str]:
+    """The teacher as its checkpoint describes it, else as the recipe that would train it does."""
+    if loaded is not None:
+        with torch.device("meta"):
+            return build_segmenter(loaded.model.spec), str(loaded.path)
+    assert recipe.teacher is not None
+    if recipe.teacher.checkpoint is not None or recipe.teacher.recipe is None:
+        return None, ""
+    described = load(recipe.teacher.recipe).teacher
+    if described is None or described.backbone is None:
+        return None, ""
+    return _on_meta(described, classes), f"not trained yet: {recipe.teacher.recipe}"
+
+
+def _outputs(
+    goal: Objective, teacher: Segmenter | None, crop: tuple[int, int]
+) -> tuple[SegOutput, SegOutput | None]:
+    """What both networks hand out for one image, in evaluation mode and without numbers."""
+    image = torch.empty(1, 3, *crop, device="meta")
+    with torch.no_grad():
+        mine = goal.student.eval()(image, goal.taps, aux=True)
+        theirs = teacher.eval()(image, goal.teacher_taps, aux=True) if teacher is not None else None
+    return mine, theirs
+
+
+def _plan(
+    name: str, entry: LossOptions, loss: nn.Module, outputs: tuple[SegOutput, SegOutput | None]
+) -> LossPlan:
+    mine, theirs = outputs
+    critic = getattr(loss, "critic", None)
+    in_critic = {id(parameter) for parameter in critic.parameters()} if critic is not None else set()
+    trained = [parameter for parameter in loss.parameters() if id(parameter) not in in_critic]
+    buffers = loss.named_buffers()
+    return LossPlan(
+        name=name,
+        loss=entry.loss,
+        weight=entry.weight,
+        schedule=entry.schedule.model_dump(),
+        maps=_meetings(loss, mine, theirs) if entry.loss != "ce" and theirs is not None else (),
+        parameters=sum(parameter.numel() for parameter in trained),
+        critic_parameters=sum(parameter.numel() for parameter in critic.parameters()) if critic else 0,
+        state=tuple(
+            State(key, tuple(buffer.shape), round(_mib(buffer), 2))
+            for key, buffer in buffers
+            if _mib(buffer) >= 0.005 and not key.startswith("critic.")
+        ),
+    )
+
+
+def _meetings(loss: nn.Module, mine: SegOutput, theirs: SegOutput) -> tuple[Meeting, ...]:
+    met = [(tap, other, mine.taps[tap], theirs.taps[other]) for tap, other in tap_pairs(loss)]
+    if getattr(loss, "reads_logits", True):
+        met.append((LOGITS, LOGITS, mine.logits, theirs.logits))
+    return tuple(
+        Meeting(tap, other, tuple(a.shape[1:]), tuple(b.shape[1:]), a.shape[2:] != b.shape[2:])
+        for tap, other, a, b in met
+    )
+
+
+def _mib(tensor: Tensor) -> float:
+    return tensor.numel() * tensor.element_size() / 2**20
+
+
+def _network(model: Segmenter, origin: str) -> dict[str, Any]:
+    return {
+        "head": model.spec.head,
+        "backbone": model.spec.backbone,
+        "output_stride": model.spec.output_stride,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "checkpoint": origin or None,
+    }
+
+
+def render(result: dict[str, Any]) -> Group:
+    """Networks, then one row a loss and map: how the teacher's map comes to the student's."""
+    lines = [
+        f"{role:8} {about['head']}-{about['backbone']}, output stride {about['output_stride']}, "
+        f"{about['parameters'] / 1e6:.2f} M parameters"
+        + (f"  ({about['checkpoint']})" if about["checkpoint"] else "")
+        for role, about in result["networks"].items()
+    ]
+    height, width = result["crop"]
+    lines.append(
+        f"data     {result['dataset']}, {result['classes']} classes, crops of {height}x{width}, "
+        f"{result['iterations']} iterations of {result['batch_size']} images"
+    )
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("loss", "weight", "map", "student", "teacher", "align", "trained along"):
+        table.add_column(column, no_wrap=column == "loss")
+    for loss in result["losses"]:
+        for row in _rows(loss):
+            table.add_row(*map(Text, row))
+    blocks: list[Any] = [*map(Text, lines), table]
+    states = [(loss["name"], state) for loss in result["losses"] for state in loss["state"]]
+    for name, state in states:
+        shape = " x ".join(f"{side}" for side in state["shape"])
+        blocks.append(Text(f"{name} keeps {state['name']}: {shape}, {state['mib']:.2f} MiB in each process"))
+    blocks += [Text(f"missing: {lack['message']}", style="yellow") for lack in result["missing"]]
+    return Group(*blocks)
+
+
+def _rows(loss: dict[str, Any]) -> list[tuple[str, ...]]:
+    title = loss["name"] if loss["name"] == loss["loss"] else f"{loss['name']} ({loss['loss']})"
+    weight = f"{loss['weight']:g}"
+    for share, word in ((loss["schedule"]["warmup"], "rising"), (loss["schedule"]["decay"], "falling")):
+        weight += f", {word} over {100 * share:g} %" if share else ""
+    along = f"{loss['parameters']:,} parameters" if loss["parameters"] else ""
+    if loss["critic_parameters"]:
+        along = f"a critic of {loss['critic_parameters']:,}"
+    if not loss["maps"]:
+        return [(title, weight, "", "", "", "", along)]
+    rows = []
+    for place, met in enumerate(loss["maps"]):
+        same = met["tap"] == met["teacher_tap"]
+        names = met["tap"] if same else f"{met['tap']} / {met['teacher_tap']}"
+        steps = ["teacher resized"] if met["resized"] else []
+        if met["student"][0] != met["teacher"][0]:
+            projected = loss["parameters"] > 0
+            steps.append("student projected" if projected else "channels may differ")
+        first = (title, weight) if place == 0 else ("", "")
+        shapes = ("x".join(map(str, met[role])) for role in ("student", "teacher"))
+        rows.append((*first, names, *shapes, ", ".join(steps), along if place == 0 else ""))
+    return rows

@@ -1,0 +1,1 @@
+"""hwdkit visualize: the papers' figures from a user's own networks."""

@@ -1,0 +1,114 @@
+"""hwdkit visualize activations: some classes' channels of every network, over some images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hwdkit.commands.per_class_report import chosen as chosen_classes
+from hwdkit.commands.visualize import command as visualize
+from hwdkit.commands.visualize.arguments import FigureFile, Given
+from hwdkit.errors import DataError, UsageError
+from hwdkit.report.activation_maps import ActivationMap, activation_maps
+from hwdkit.report.overlay import shrink
+from hwdkit.report.render import number, percent, printable
+
+MOST_ROWS = 24
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `hwdkit visualize activations --help`."""
+
+    given: Given
+    figure: FigureFile
+    classes: tuple[str, ...]
+    images: tuple[str, ...] = ()
+    tau: float = 4.0
+    longest: int = 320
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Write the figure.
+
+    Returns:
+        JSON-able: a row for each class of each image, with every network's map.
+
+    Raises:
+        UsageError: a class that there is not, or too many rows.
+        DataError: no such image, or none in which all classes occur.
+        CheckpointError: a network is missing or does not fit the dataset.
+    """
+    from hwdkit.report.plots.activations import ActivationRow, activations
+
+    opened = visualize.opened(options.given)
+    names = tuple(dict.fromkeys(chosen_classes(options.classes, opened.dataset.index.classes)))
+    classes = [opened.dataset.index.classes.index(name) for name in names]
+    images = visualize.chosen_images(options.images, opened.dataset) or [_first_with(opened, classes, names)]
+    if len(images) * len(classes) > MOST_ROWS:
+        raise UsageError(
+            f"{len(images)} images x {len(classes)} classes are more than {MOST_ROWS} rows",
+            hint="name fewer --images or --classes",
+        )
+    rows, told = [], []
+    with visualize.working("activations", len(images)) as advance:
+        for done, index in enumerate(images, 1):
+            image, label = opened.pair(index)
+            maps = activation_maps(opened.networks, image, label, classes, temperature=options.tau)
+            pixels = shrink(image.permute(1, 2, 0).cpu().numpy(), options.longest)
+            small = shrink(label.cpu().numpy().astype(np.uint8), options.longest)
+            for place, (c, name) in enumerate(zip(classes, names, strict=True)):
+                own = {network: found[place] for network, found in maps.items()}
+                rows.append(ActivationRow(name, c, pixels, small, own))
+                told.append(
+                    {
+                        "image": opened.dataset.name(index),
+                        "index": index,
+                        "class": name,
+                        "scale": rows[-1].scale,
+                        "networks": {network: _map(one) for network, one in own.items()},
+                    }
+                )
+            advance(done)
+    content = activations(rows, temperature=options.tau, form=options.figure.form)
+    figure = visualize.write_figure(options.figure, content)
+    return {**opened.facts(), "temperature": options.tau, "rows": told, "figure": figure}
+
+
+def render(result: dict[str, Any]) -> Group:
+    """How much of each map lies on its class, and where the figure is."""
+    networks = [network["name"] for network in result["networks"]]
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("image")
+    table.add_column("class")
+    for name in networks:
+        table.add_column(f"{printable(name)}: on class %", justify="right")
+        table.add_column("peak", justify="right")
+    for row in result["rows"]:
+        cells = [row["image"], row["class"]]
+        for name in networks:
+            cells += [percent(row["networks"][name]["on_class"]), number(row["networks"][name]["peak"])]
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return Group(table, Text(printable(result["figure"])))
+
+
+def _first_with(opened: visualize.Opened, classes: list[int], names: tuple[str, ...]) -> int:
+    for index in range(len(opened.dataset)):
+        _, label = opened.dataset.open(index)
+        if set(classes) <= set(np.unique(label).tolist()):
+            return index
+    raise DataError(
+        f"no image of split {opened.dataset.split} holds all of {', '.join(names)}",
+        hint="choose images yourself: --images 0,1",
+    )
+
+
+def _map(one: ActivationMap) -> dict[str, Any]:
+    values = [[float(f"{value:.4g}") for value in line] for line in one.density.tolist()]
+    return {"on_class": one.on_class, "peak": one.peak, "density": values}

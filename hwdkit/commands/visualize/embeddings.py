@@ -1,0 +1,146 @@
+"""hwdkit visualize embeddings: t-SNE of the features of a few pixels of every class."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hwdkit.commands.per_class_report import chosen as chosen_classes
+from hwdkit.commands.visualize import command as visualize
+from hwdkit.commands.visualize.arguments import FigureFile, Given
+from hwdkit.data.dataset import SegmentationDataset
+from hwdkit.errors import DataError, UsageError
+from hwdkit.report.embeddings import Embedding, Sample, embedded, require_sklearn, sampled, usable_perplexity
+from hwdkit.report.render import UNKNOWN, printable
+
+log = logging.getLogger("hwdkit")
+
+MOST_CLASSES = 20
+"""Drawn without --classes; colours of more cannot be told apart."""
+
+MOST_PIXELS = 20_000
+LEAST_PIXELS = 7
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `hwdkit visualize embeddings --help`."""
+
+    given: Given
+    figure: FigureFile
+    classes: tuple[str, ...] = ()
+    per_class: int = 100
+    perplexity: float = 30.0
+    pca: int = 50
+    seed: int = 0
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Write the figure.
+
+    Returns:
+        JSON-able: the sample, every network's points, and its silhouette.
+
+    Raises:
+        EnvironmentFailure: scikit-learn is not there. Nothing has been computed.
+        UsageError: a class that there is not, or too many pixels.
+        DataError, CheckpointError: too few labelled pixels; a network or the dataset is missing.
+    """
+    require_sklearn()
+    opened = visualize.opened(options.given)
+    index = opened.dataset.index
+    names = chosen_classes(options.classes, index.classes) or _largest(opened.dataset)
+    if options.per_class * len(names) > MOST_PIXELS:
+        raise UsageError(
+            f"--per-class {options.per_class} of {len(names)} classes is more than {MOST_PIXELS} pixels",
+            hint=f"--per-class {MOST_PIXELS // len(names)}, or fewer --classes",
+        )
+    with visualize.working("sampling", opened.total) as advance:
+        sample = sampled(
+            opened.networks,
+            opened.pairs(),
+            classes=sorted({index.classes.index(name) for name in names}),
+            per_class=options.per_class,
+            seed=options.seed,
+            advance=advance,
+        )
+    if len(sample.classes) < LEAST_PIXELS:
+        raise DataError(
+            f"{len(sample.classes)} labelled pixels of these classes; t-SNE needs {LEAST_PIXELS} at least",
+            hint="more images (--limit), more --classes or a larger --per-class",
+        )
+    found = _embedded(sample, options)
+    from hwdkit.report.plots.embeddings import embeddings
+
+    content = embeddings(
+        found, sample.classes, classes=index.classes, palette=index.palette, form=options.figure.form
+    )
+    figure = visualize.write_figure(options.figure, content)
+    perplexity = usable_perplexity(options.perplexity, len(sample.classes))
+    settings = {"seed": options.seed, "perplexity": perplexity, "pca": options.pca, "images": opened.total}
+    return {**opened.facts(), **settings, **_told(sample, found, index.classes), "figure": figure}
+
+
+def render(result: dict[str, Any]) -> Group:
+    """The silhouettes, and where the figure is."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("network")
+    table.add_column("features", justify="right")
+    table.add_column("silhouette", justify="right")
+    for name, one in result["embeddings"].items():
+        told = UNKNOWN if one["silhouette"] is None else f"{one['silhouette']:.4f}"
+        table.add_row(Text(printable(name)), str(one["features"]), told)
+    drawn = f"{len(result['pixels'])} pixels of {len(result['pixels_per_class'])} classes"
+    return Group(table, Text(f"{drawn}: {printable(result['figure'])}"))
+
+
+def _embedded(sample: Sample, options: Options) -> dict[str, Embedding]:
+    found = {}
+    with visualize.working("t-SNE", len(sample.features)) as advance:
+        for done, (name, features) in enumerate(sample.features.items(), 1):
+            log.info("t-SNE of %s: %d pixels, %d features", name, *features.shape)
+            found[name] = embedded(
+                features,
+                sample.classes,
+                perplexity=options.perplexity,
+                pca=options.pca,
+                seed=options.seed,
+            )
+            advance(done)
+    return found
+
+
+def _largest(dataset: SegmentationDataset) -> tuple[str, ...]:
+    """The classes with the most pixels in the split."""
+    pixels, names = dataset.index.statistics[dataset.split].pixels, dataset.index.classes
+    order = sorted((c for c in range(len(names)) if pixels[c]), key=lambda c: -pixels[c])
+    if len(order) > MOST_CLASSES:
+        log.info("the %d largest of %d classes; choose others with --classes", MOST_CLASSES, len(order))
+    return tuple(names[c] for c in order[:MOST_CLASSES])
+
+
+def _told(sample: Sample, found: dict[str, Embedding], classes: tuple[str, ...]) -> dict[str, Any]:
+    counts = Counter(sample.classes.tolist())
+    pixels = zip(sample.classes.tolist(), sample.images.tolist(), sample.places.tolist(), strict=True)
+    return {
+        "pixels_per_class": {classes[c]: counts[c] for c in sorted(counts)},
+        "pixels": [
+            {"class": classes[c], "image": image, "row": row, "column": column}
+            for c, image, (row, column) in pixels
+        ],
+        "embeddings": {
+            name: {
+                "features": sample.features[name].shape[1],
+                "silhouette": one.silhouette,
+                "points": one.points.tolist(),
+            }
+            for name, one in found.items()
+        },
+    }

@@ -1,0 +1,125 @@
+"""hwdkit visualize panels: choose images, show them to every network, draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hwdkit.commands.visualize import command as visualize
+from hwdkit.commands.visualize.arguments import FigureFile, Given
+from hwdkit.errors import CheckpointError, DataError, UsageError
+from hwdkit.report.render import number, percent, printable
+from hwdkit.report.visual_panels import (
+    PanelRow,
+    Ranked,
+    Score,
+    disagreement_with,
+    gain_over,
+    highest,
+    panel_row,
+)
+
+MOST_IMAGES = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `hwdkit visualize panels --help`."""
+
+    given: Given
+    figure: FigureFile
+    images: tuple[str, ...] = ()
+    worst: int | None = None
+    best: int | None = None
+    score: Score = "miou"
+    longest: int = 320
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Write the figure.
+
+    Returns:
+        JSON-able: the images in their order, why they were chosen, and every network's scores on each.
+
+    Raises:
+        UsageError: --worst or --best without the networks that it compares, or too many images.
+        CheckpointError, DataError: a network, the dataset or an image is missing.
+    """
+    opened = visualize.opened(options.given)
+    index = opened.dataset.index
+    if len(index.classes) > 255:
+        raise CheckpointError(f"{len(index.classes)} classes; panels can show 255")
+    chosen = _chosen(opened, options)
+    rows = []
+    with visualize.working("panels", len(chosen)) as advance:
+        for done, (i, _) in enumerate(chosen, 1):
+            pair, name = opened.pair(i), opened.dataset.name(i)
+            rows.append(panel_row(opened.networks, pair, index=i, name=name, longest=options.longest))
+            advance(done)
+    from hwdkit.report.plots.panels import panels
+
+    content = panels(rows, index.classes, index.palette, score=options.score, form=options.figure.form)
+    reason = "disagreement" if options.worst else f"{options.score} gain" if options.best else None
+    return {
+        **opened.facts(),
+        "chosen_by": reason,
+        "images": [
+            _image(row, ranked, index.classes, by_rank=reason is not None)
+            for row, ranked in zip(rows, chosen, strict=True)
+        ],
+        "figure": visualize.write_figure(options.figure, content),
+    }
+
+
+def render(result: dict[str, Any]) -> Group:
+    """The scores, and where the figure is."""
+    names = [network["name"] for network in result["networks"]]
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("image")
+    if result["chosen_by"]:
+        table.add_column(result["chosen_by"].replace("_", " "), justify="right")
+    for name in names:
+        table.add_column(f"{printable(name)} mIoU %", justify="right")
+    for image in result["images"]:
+        cells = [image["name"]] + ([number(image["value"])] if result["chosen_by"] else [])
+        cells += [percent(image["scores"][name]["miou"]) for name in names]
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return Group(table, Text(printable(result["figure"])))
+
+
+def _chosen(opened: visualize.Opened, options: Options) -> list[Ranked]:
+    most = options.worst or options.best
+    if most is None:
+        found = visualize.chosen_images(options.images, opened.dataset) or list(range(min(4, opened.total)))
+        if len(found) > MOST_IMAGES:
+            raise UsageError(f"--images names {len(found)} images; {MOST_IMAGES} are the most")
+        return [Ranked(index, float("nan")) for index in found]
+    if options.worst:
+        student = opened.of_role("student", needed_for="--worst")
+        value = disagreement_with(student.model, opened.of_role("teacher", needed_for="--worst").model)
+    else:
+        student = opened.of_role("student", needed_for="--best")
+        baseline = opened.of_role("baseline", needed_for="--best")
+        value = gain_over(baseline.model, student.model, options.score)
+    with visualize.working("choosing images", opened.total) as advance:
+        ranked = highest(opened.pairs(), value, most, advance=advance)
+    if not ranked:
+        raise DataError(f"no image of split {opened.dataset.split} has a labelled pixel")
+    return ranked
+
+
+def _image(row: PanelRow, ranked: Ranked, classes: tuple[str, ...], *, by_rank: bool) -> dict[str, Any]:
+    return {
+        "index": row.index,
+        "name": row.name,
+        "height": row.height,
+        "width": row.width,
+        "value": ranked.value if by_rank else None,
+        "scores": {name: scores._asdict() for name, scores in row.scores.items()},
+        "classes": [name for name, share in zip(classes, row.shares.tolist(), strict=True) if share],
+    }

@@ -1,0 +1,64 @@
+"""hwdkit visualize smoothing: HWD's Eq. 7 as a curve, by the loss's own code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hwdkit.commands.visualize import command as visualize
+from hwdkit.commands.visualize.arguments import FigureFile
+from hwdkit.losses.hwd import smooth
+from hwdkit.report.render import number, printable
+
+
+def run(betas: tuple[float, ...], span: tuple[float, float, int], figure: FigureFile) -> dict[str, Any]:
+    """Write the figure: exp((1 - beta^w) / (1 - beta)) over w, the paper's Fig. 3, and w's plain softmax.
+
+    Args:
+        betas: each in (0, 1).
+        span: first and last normalised divergence, and how many points.
+        figure: where to.
+    """
+    low, high, points = span
+    weights = torch.linspace(low, high, points, dtype=torch.float64)
+    curves = {f"beta {beta:g}": factors(weights, beta) for beta in betas}
+    from hwdkit.report.plots.weights import smoothing_lines
+
+    content = smoothing_lines(weights.tolist(), curves, figure.form)
+    return {
+        "normalised_divergence": weights.tolist(),
+        "curves": [
+            {"beta": beta, "factor": curve} for beta, curve in zip(betas, curves.values(), strict=True)
+        ],
+        "figure": visualize.write_figure(figure, content),
+    }
+
+
+def factors(weights: torch.Tensor, beta: float) -> list[float]:
+    """How much more a channel weighs than one whose normalised divergence is 0: (P,) float64 -> P numbers.
+
+    The softmax of Eq. 7 divides all channels of an image by the same number, which falls out here; that of a
+    channel at 0 is exp(0) = 1.
+    """
+    weighed = smooth(
+        torch.cat([weights.new_zeros(1), weights])[None], smoothing="effective_number", beta=beta
+    )[0]
+    return list((weighed[1:] / weighed[0]).tolist())
+
+
+def render(result: dict[str, Any]) -> Group:
+    """A few points of each curve, and where the figure is."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("normalised divergence", justify="right")
+    for curve in result["curves"]:
+        table.add_column(f"beta {curve['beta']:g}", justify="right")
+    last = len(result["normalised_divergence"]) - 1
+    for place in dict.fromkeys(round(last * tenth / 10) for tenth in range(11)):
+        values = [number(curve["factor"][place]) for curve in result["curves"]]
+        table.add_row(f"{result['normalised_divergence'][place]:.2f}", *values)
+    return Group(table, Text(printable(result["figure"])))

@@ -1,0 +1,174 @@
+"""hwdkit visualize weights: which channels HWD pushes, at the end or over training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hwdkit.checkpoints.files import read_metadata
+from hwdkit.commands.per_class_report import chosen as chosen_classes
+from hwdkit.commands.visualize import command as visualize
+from hwdkit.commands.visualize.arguments import FigureFile, Given
+from hwdkit.errors import UsageError
+from hwdkit.losses.hwd import HWD
+from hwdkit.recipe import losses as recipe_losses
+from hwdkit.report.channel_weights import ChannelWeights, channel_weights
+from hwdkit.report.palette import BASELINE, OTHERS, STUDENT, Tone
+from hwdkit.report.render import number, printable
+
+BARS, LINES = 40, 8
+"""Classes drawn unless --top says otherwise: bars one below the other, lines over training."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see `hwdkit visualize weights --help`."""
+
+    given: Given
+    figure: FigureFile
+    at: tuple[str, ...] = ()
+    hwd: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    top: int | None = None
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Write the figure.
+
+    Returns:
+        JSON-able: every class's weights under every student, sorted by those of the last one.
+
+    Raises:
+        UsageError: no student, an option that HWD has not, a class that there is not, or a step twice.
+        CheckpointError, DataError: a network or the dataset is missing, or they do not fit.
+    """
+    settings = loss_options(options.hwd)
+    steps = snapshots(options.at)
+    given = options.given
+    if steps:
+        given = replace(given, compare={f"step {step}": path for step, path in steps.items()})
+    opened = visualize.opened(given)
+    opened.of_role("student", needed_for="weights")
+    teacher = opened.of_role("teacher", needed_for="weights")
+    students = [network for network in opened.networks if network is not teacher]
+    classes, palette = opened.dataset.index.classes, opened.dataset.index.palette
+    only = [classes.index(name) for name in chosen_classes(options.classes, classes)]
+    with visualize.working("weights", opened.total) as advance:
+        found = channel_weights(students, teacher.model, opened.pairs(), HWD(**settings), advance=advance)
+    last = found[students[-1].name].mean
+    order = sorted(range(len(classes)), key=lambda c: -last[c])
+    shown = [c for c in order if c in only] if only else order[: options.top or (LINES if steps else BARS)]
+    from hwdkit.report.plots.weights import weight_bars, weight_lines
+
+    form = options.figure.form
+    if steps:
+        curve = [found[student.name] for student in students]
+        content = weight_lines(list(steps), curve, shown, classes=classes, palette=palette, form=form)
+    else:
+        tones = _tones(opened)
+        content = weight_bars(found, shown, classes, tones=tones, form=form)
+    return {
+        **opened.facts(),
+        "hwd": settings,
+        "images": opened.total,
+        "steps": list(steps),
+        "classes": [_row(classes[c], c, found, drawn=c in shown) for c in order],
+        "figure": visualize.write_figure(options.figure, content),
+    }
+
+
+def render(result: dict[str, Any]) -> Group:
+    """The weights of the classes that are drawn, and where the figure is."""
+    names = list(result["classes"][0]["weights"])
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("class")
+    for name in names:
+        table.add_column(printable(name), justify="right")
+    rows = [row for row in result["classes"] if row["drawn"]]
+    for row in rows:
+        table.add_row(
+            Text(printable(row["class"])), *(number(row["weights"][name]["mean"]) for name in names)
+        )
+    drawn = f"{len(rows)} of {len(result['classes'])} classes, mean over {result['images']} images"
+    return Group(table, Text(f"{drawn}: {printable(result['figure'])}"))
+
+
+def loss_options(texts: tuple[str, ...]) -> dict[str, Any]:
+    """The loss's options from KEY=VALUE, checked as in a recipe; all of them, those not named as by default.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    wanted: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key not in recipe_losses.HWD.model_fields or key in ("loss", "weight", "schedule"):
+            known = ", ".join(recipe_losses.HWD.model_validate({}).constructor_options())
+            raise UsageError(f"--hwd: {text!r} is not an option of HWD as KEY=VALUE", hint=f"keys: {known}")
+        try:
+            wanted[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"--hwd {text}: {value!r} is no value") from None
+    try:
+        options = recipe_losses.HWD.model_validate(wanted).constructor_options()
+        HWD(**options)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"--hwd {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except ValueError as error:
+        raise UsageError(f"--hwd: {error}") from None
+    return options
+
+
+def snapshots(texts: tuple[str, ...]) -> dict[int, Path]:
+    """Step -> checkpoint of [STEP=]CHECKPOINT, by rising step; a checkpoint of hwdkit knows its own step.
+
+    Raises:
+        UsageError: no step, or one twice.
+        CheckpointError: a checkpoint cannot be read.
+    """
+    found: dict[int, Path] = {}
+    for text in texts:
+        named = re.fullmatch(r"(\d{1,12})=(.+)", text)
+        path = Path(named[2] if named else text)
+        step = int(named[1]) if named else _own_step(path)
+        if step in found:
+            raise UsageError(f"--at: {found[step]} and {path} are both at step {step}")
+        found[step] = path
+    return dict(sorted(found.items()))
+
+
+def _own_step(path: Path) -> int:
+    file = path / "student.safetensors" if path.is_dir() else path
+    step = read_metadata(file).get("step") if file.suffix == ".safetensors" and file.is_file() else None
+    if not isinstance(step, int):
+        raise UsageError(f"--at: {path} does not say its step", hint=f"name it: --at 1000={path}")
+    return step
+
+
+def _tones(opened: visualize.Opened) -> dict[str, Tone]:
+    hues = iter(OTHERS * (1 + len(opened.networks) // len(OTHERS)))
+    fixed = {"student": STUDENT, "baseline": BASELINE}
+    return {
+        network.name: fixed.get(network.role) or next(hues)
+        for network in opened.networks
+        if network.role != "teacher"
+    }
+
+
+def _row(name: str, c: int, found: Mapping[str, ChannelWeights], *, drawn: bool) -> dict[str, Any]:
+    weights = {
+        student: {"mean": one.mean[c], "std": one.std[c], "first": one.first[c]}
+        for student, one in found.items()
+    }
+    return {"class": name, "index": c, "drawn": drawn, "weights": weights}
