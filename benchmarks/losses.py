@@ -14,30 +14,23 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import os
 import random
-import re
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from step import machine, synchronise
+from measurement import RESULTS, begin, circumstances, keep, milliseconds, parser, slug, synchronise
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from hwdkit.losses import LOSSES
+from hwdkit.report.memory import MIB, peak_bytes
 from hwdkit.types import IGNORE, SegOutput
 
 CHANNELS = {"embedding": (128, 256), "stage4": (512, 2048)}
 """(student's, teacher's) channels: heads as wide as in CIRKD and HWD, ResNet-18 and ResNet-101."""
 STAGE4 = ("mgd", "af_dcd")
-MIB = 2**20
-RESULTS = Path(__file__).parent / "results"
 
 
 class Case(NamedTuple):
@@ -52,11 +45,10 @@ class Case(NamedTuple):
 
 def main() -> None:
     arguments = parse()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
+    device = begin(arguments)
     groups = [rows(name, tap, classes, arguments) for name, tap, classes in requested(arguments)]
     cases = [case for group in groups for case in group]
-    memory = [peak_mib(case.work, arguments.device) for case in cases]
+    memory = [peak_bytes(case.work, device) / MIB for case in cases]
     times = measure(groups, arguments)
     report([result(*of) for of in zip(cases, times, memory, strict=True)], arguments)
 
@@ -65,6 +57,8 @@ def requested(arguments: argparse.Namespace) -> list[tuple[str, str, int]]:
     """(loss, tap, classes): every loss at every number of classes, then those of stage 4."""
     wanted = [name for name in LOSSES if not arguments.only or name in arguments.only]
     everything = [(name, usual_tap(name), classes) for classes in arguments.classes for name in wanted]
+    if arguments.quick:
+        return everything
     return everything + [(name, "stage4", arguments.classes[0]) for name in wanted if name in STAGE4]
 
 
@@ -156,32 +150,8 @@ def measure(groups: list[list[Case]], arguments: argparse.Namespace) -> list[lis
             if spent > arguments.seconds and len(times[i][0]) >= 3:
                 continue
             for case, runs in zip(groups[i], times[i], strict=True):
-                began = time.perf_counter()
-                case.work()
-                runs.append(1000 * (time.perf_counter() - began))
+                runs.append(milliseconds(case.work, torch.device(arguments.device)))
     return [runs for group in times for runs in group]
-
-
-def peak_mib(work: Callable[[], None], device: str) -> float:
-    """How much more than before is allocated by tensors at the worst moment of a call.
-
-    On the CPU these are the events of torch's allocator: scratch memory of oneDNN and BLAS is not among them.
-    """
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        work()
-        return (torch.cuda.max_memory_allocated(device) - before) / MIB
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
-        work()
-    assert recorded.profiler is not None
-    assert recorded.profiler.kineto_results is not None
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    allocated = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        allocated += event.nbytes()  # negative where memory is given back
-        peak = max(peak, allocated)
-    return peak / MIB
 
 
 def result(case: Case, runs: list[float], peak: float) -> dict[str, str | int | float]:
@@ -200,14 +170,24 @@ def result(case: Case, runs: list[float], peak: float) -> dict[str, str | int | 
 
 
 def report(results: list[dict[str, str | int | float]], arguments: argparse.Namespace) -> None:
-    """A Markdown table on stdout and, unless the run was a quick one, a JSON file."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    name = machine(arguments.device)
+    """A Markdown table or JSON on stdout and, unless the run was a quick one, a JSON file."""
+    found = {**circumstances(arguments), "channels": CHANNELS, "losses": results}
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        table(results, found)
+    out = arguments.out
+    if out is None and not arguments.quick:
+        out = RESULTS / f"{slug(torch.device(arguments.device))}-{found['commit']}-losses.json"
+    keep(found, out)
+    if out:
+        print(f"written: {out}", file=sys.stderr)
+
+
+def table(results: list[dict[str, str | int | float]], found: dict[str, Any]) -> None:
     print(
-        f"{name}, {arguments.device}, {arguments.threads} thread(s), torch {torch.__version__}, {commit}: "
-        f"{arguments.images} images, maps of {arguments.crop // 8} x {arguments.crop // 8}\n"
+        f"{found['machine']}, {found['device']}, {found['threads']} thread(s), torch {found['torch']}, "
+        f"{found['commit']}: {found['images']} images, maps of {found['crop'] // 8} x {found['crop'] // 8}\n"
     )
     print("| loss | tap | classes | median ms | peak MiB | parameters | buffers MiB |")
     print("|---|---|---:|---:|---:|---:|---:|")
@@ -216,39 +196,20 @@ def report(results: list[dict[str, str | int | float]], arguments: argparse.Name
             f"| {row['loss']} | {row['tap']} | {row['classes']} | {row['median_ms']:.1f} "
             f"| {row['peak_mib']:.1f} | {row['parameters']:,} | {row['buffers_mib']:.1f} |"
         )
-    out = arguments.out
-    if out is None and not arguments.quick:
-        cores = "" if arguments.device.startswith("cuda") else f"{os.cpu_count()}core-"
-        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-        out = RESULTS / f"{slug}-{cores}{commit}-losses.json"
-    if out is None:
-        return
-    settings = {key: getattr(arguments, key) for key in ("images", "crop", "threads", "device", "rounds")}
-    settings |= {"channels": CHANNELS, "machine": name, "torch": torch.__version__, "commit": commit}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(settings | {"losses": results}, indent=2) + "\n")
-    print(f"written: {out}", file=sys.stderr)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", choices=LOSSES, metavar="LOSS", help="default: all of them")
-    parser.add_argument("--classes", type=int, nargs="+", default=[19, 150])
-    parser.add_argument("--images", type=int, default=2)
-    parser.add_argument("--crop", type=int, default=512, help="side in pixels; maps have an eighth of it")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument(
+    options = parser(__doc__, rounds=15, quick="crops of 128, 5 classes, 2 rounds, no file")
+    options.add_argument("--only", nargs="+", choices=LOSSES, metavar="LOSS", help="default: all of them")
+    options.add_argument("--classes", type=int, nargs="+", default=[19, 150])
+    options.add_argument("--images", type=int, default=2)
+    options.add_argument("--crop", type=int, default=512, help="side in pixels; maps have an eighth of it")
+    options.add_argument(
         "--seconds", type=float, default=60, help="per loss; after that it sits out (>= 3 runs)"
     )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--quick", action="store_true", help="crops of 128, 5 classes, 2 rounds, no file")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/MACHINE-COMMIT-losses.json")
-    arguments = parser.parse_args()
+    arguments = options.parse_args()
     if arguments.quick:
-        arguments.crop, arguments.classes, arguments.rounds = 512 // 4, [5], 2
+        arguments.crop, arguments.classes, arguments.rounds = 128, [5], 2
     return arguments
 
 

@@ -10,13 +10,13 @@ the measure of the others, and its own iterations set the time.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
-import torch
-from step import circumstances, keep, random_batch, step
+from measurement import begin, circumstances, interleaved, keep, parser, random_batch
+from measurement import ratios as ratios_of
+from step import step
 
 from hwdkit.data.datasets import layout_of
 from hwdkit.distributed import Ranks
@@ -27,16 +27,9 @@ from hwdkit.recipe import load
 
 def main() -> None:
     arguments = parse()
-    torch.set_num_threads(arguments.threads)
-    ranks = Ranks(0, 1, torch.device(arguments.device))
+    ranks = Ranks(0, 1, begin(arguments))
     steps = {name: one_step(name, arguments.set, ranks) for name in arguments.recipes}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(arguments.rounds + 3):
-        for name, work in steps.items():
-            began = time.perf_counter()
-            work()
-            if turn >= 3:  # warm-up
-                times[name].append(1000 * (time.perf_counter() - began))
+    times = interleaved(steps, rounds=arguments.rounds, device=ranks.device, warmup=3)
     report(times, arguments)
 
 
@@ -63,11 +56,11 @@ def one_step(name: str, overrides: list[str], ranks: Ranks) -> Callable[[], None
 
 
 def report(times: dict[str, list[float]], arguments: argparse.Namespace) -> None:
-    first = times[arguments.recipes[0]]
+    first = arguments.recipes[0]
     iterations = load(arguments.recipes[0], overrides=arguments.set).train.iterations
     rows = {}
     for name, values in times.items():
-        ratios = [ours / theirs for ours, theirs in zip(values, first, strict=True)]
+        ratios = ratios_of(times, name, first)
         ratio = statistics.median(ratios)
         rows[name] = {
             "median_ms": round(statistics.median(values), 2),
@@ -75,21 +68,29 @@ def report(times: dict[str, list[float]], arguments: argparse.Namespace) -> None
             "ratio_quartiles": [round(q, 3) for q in statistics.quantiles(ratios, n=4)[::2]],
             "iterations_in_the_same_time": round(iterations / ratio),
         }
+        if arguments.json:
+            continue
         print(f"{name:32} {rows[name]['median_ms']:>9} ms  {ratio:.3f}  {rows[name]['ratio_quartiles']}")
-    keep({**circumstances(arguments), "recipes": rows}, arguments.out)
+    result = {**circumstances(arguments), "recipes": rows}
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    keep(result, arguments.out)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    options = parser(
+        __doc__, rounds=20, quick="CWD and a baseline on scenes, crops of 64, 2 images, 2 rounds"
     )
-    parser.add_argument("recipes", nargs="+", help="the first is the measure of the others")
-    parser.add_argument("--set", action="append", default=[], help="override a recipe key, for all of them")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path)
-    return parser.parse_args()
+    options.add_argument("recipes", nargs="*", help="the first is the measure of the others")
+    options.add_argument("--set", action="append", default=[], help="override a recipe key, for all of them")
+    arguments = options.parse_args()
+    if arguments.quick:
+        arguments.recipes = arguments.recipes or ["scenes-r10-cwd", "scenes-r10-baseline"]
+        arguments.set += ["data.crop=[64,64]", "train.batch_size=2"]
+        arguments.rounds = 2
+    if not arguments.recipes:
+        options.error("name the recipes to compare, or pass --quick")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -14,22 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from losses import peak_mib
-from step import circumstances, keep, random_batch, synchronise
+from measurement import begin, circumstances, keep, milliseconds, parser, random_batch
+from plain import histograms
 from torch import Tensor
 
-from hwdkit.engine.evaluate import class_map
+from hwdkit.kernels.bilinear_argmax import upsampled_argmax
 from hwdkit.losses.labels import small_label
 from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.segmenter import NetworkSpec, build
 from hwdkit.report.divergence import Divergence, Measure, image_sums
+from hwdkit.report.memory import MIB, peak_bytes
 
 STUDENTS = 3
 """A report usually compares the baseline, another method and the student with one teacher."""
@@ -39,9 +38,9 @@ Piece = Callable[[], Any]
 
 def main() -> None:
     arguments = parse()
-    torch.set_num_threads(arguments.threads)
-    result = circumstances(arguments) | {"image": arguments.image, "backbone": arguments.backbone}
-    result["classes"] = [measured(classes, arguments) for classes in arguments.classes]
+    begin(arguments)
+    result = circumstances(arguments)
+    result["figures"] = [measured(classes, arguments) for classes in arguments.classes]
     print(json.dumps(result, indent=2))
     keep(result, arguments.out)
 
@@ -49,19 +48,18 @@ def main() -> None:
 @torch.no_grad()
 def measured(classes: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Median milliseconds and peak memory of every piece, and the ratios that matter."""
+    device = torch.device(arguments.device)
     pieces = pieces_of(classes, arguments)
     times: dict[str, list[float]] = {name: [] for name in pieces}
     for turn in range(arguments.rounds + 1):
         for name, work in pieces.items():
             if name == "forward" and turn > arguments.forwards:
                 continue
-            began = time.perf_counter()
-            work()
-            synchronise(torch.device(arguments.device))
+            spent = milliseconds(work, device)
             if turn:  # the first is warm-up
-                times[name].append(1000 * (time.perf_counter() - began))
+                times[name].append(spent)
     median = {name: statistics.median(values) for name, values in times.items()}
-    memory = {name: round(peak_mib(work, arguments.device), 1) for name, work in pieces.items()}
+    memory = {name: round(peak_bytes(work, device) / MIB, 1) for name, work in pieces.items()}
     each = median["metric"] + median["divergence, one student"]
     return {
         "classes": classes,
@@ -82,9 +80,7 @@ def pieces_of(classes: int, arguments: argparse.Namespace) -> dict[str, Piece]:
     """The forward pass of one student, and what follows it, on one image."""
     device = torch.device(arguments.device)
     batch = random_batch(1, tuple(arguments.image), classes, device)
-    block = 32  # labels come in regions
-    label = batch.label[0, ::block, ::block].repeat_interleave(block, 0).repeat_interleave(block, 1)
-    label = label[: arguments.image[0], : arguments.image[1]].contiguous()
+    label = batch.label[0]
     model = build(NetworkSpec(arguments.backbone, classes, aux=False)).to(device).eval()
     logits = model(batch.image).logits.float()
     generator = torch.Generator().manual_seed(0)
@@ -107,20 +103,14 @@ def pieces_of(classes: int, arguments: argparse.Namespace) -> dict[str, Piece]:
 def metric(logits: Tensor, label: Tensor, corners: bool) -> ConfusionMatrix:
     matrix = ConfusionMatrix(len(logits), logits.device)
     size = (label.shape[0], label.shape[1])
-    matrix.update(label, class_map(logits[None], size, align_corners=corners))
+    matrix.update(label, upsampled_argmax(logits, size, align_corners=corners))
     return matrix
 
 
 def plain_metric(logits: Tensor, label: Tensor, corners: bool) -> tuple[Tensor, Tensor]:
-    """(intersection, union) of every class by histograms; 0 is what is ignored."""
-    classes = len(logits)
+    """(intersection, union) of every class by histograms of the stretched logits' argmax."""
     stretched = F.interpolate(logits[None], label.shape, mode="bilinear", align_corners=corners)
-    counted = label < classes
-    prediction = (stretched[0].argmax(0) + 1) * counted
-    truth = (label + 1) * counted
-    right = prediction * (prediction == truth)
-    areas = [torch.histc(one.float(), classes, 1, classes) for one in (right, prediction, truth)]
-    return areas[0], areas[1] + areas[2] - areas[0]
+    return histograms(stretched[0].argmax(0), label, len(logits))
 
 
 def divergence(students: dict[str, Tensor], teacher: Tensor, label: Tensor) -> dict[str, Divergence]:
@@ -157,20 +147,12 @@ def require_agreement(student: Tensor, teacher: Tensor, label: Tensor, corners: 
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--image", type=int, nargs=2, default=[1024, 2048], metavar=("H", "W"))
-    parser.add_argument("--classes", type=int, nargs="+", default=[19, 150])
-    parser.add_argument("--backbone", default="resnet18", help="of a DeepLabV3 at output stride 8")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--forwards", type=int, default=2, help="rounds that hold a forward pass")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--quick", action="store_true", help="128 x 256 pixels, 5 classes, 2 rounds")
-    parser.add_argument("--out", type=Path)
-    parser.set_defaults(set=[])
-    arguments = parser.parse_args()
+    options = parser(__doc__, rounds=7, quick="128 x 256 pixels, 5 classes, 2 rounds")
+    options.add_argument("--image", type=int, nargs=2, default=[1024, 2048], metavar=("H", "W"))
+    options.add_argument("--classes", type=int, nargs="+", default=[19, 150])
+    options.add_argument("--backbone", default="resnet18", help="of a DeepLabV3 at output stride 8")
+    options.add_argument("--forwards", type=int, default=2, help="rounds that hold a forward pass")
+    arguments = options.parse_args()
     if arguments.quick:
         arguments.image, arguments.classes, arguments.rounds = [128, 256], [5], 2
     return arguments

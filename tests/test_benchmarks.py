@@ -17,7 +17,7 @@ import torch
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 QUICK = ("hwd_loss", "upsampled_ce", "evaluate")
 SLOW = ("cli", "data", "distil_step", "growth", "losses", "methods", "report", "step", "throughput")
-SHARED = ("measurement", "plain", "run")
+SHARED = ("goals", "measurement", "plain", "run")
 
 
 @pytest.fixture(autouse=True)
@@ -80,15 +80,15 @@ def test_hwd_takes_few_operations_and_the_plain_way_some_for_every_class() -> No
 
 def test_ratio_is_the_median_of_the_rounds_and_decides_the_goal() -> None:
     times = {"ours": [1.0, 2.0, 1.0], "plain": [4.0, 6.0, 10.0]}
-    row = shared("measurement").time_row("x", times, least=4)
+    row = shared("goals").time_row("x", times, least=4)
     assert (row.times, row.spread, row.met) == (4.0, (3.0, 10.0), True)
-    assert shared("measurement").time_row("x", times, least=4.1).met is False
-    assert shared("measurement").time_row("x", times).met is None
+    assert shared("goals").time_row("x", times, least=4.1).met is False
+    assert shared("goals").time_row("x", times).met is None
 
 
 @pytest.mark.parametrize(("most", "met"), [(2.0, True), (1.9, False), (None, None)])
 def test_bound_is_met_up_to_itself(most: float | None, met: bool | None) -> None:
-    assert shared("measurement").most_row("x", "MiB", 2.0, 8.0, most=most).met is met
+    assert shared("goals").most_row("x", "MiB", 2.0, 8.0, most=most).met is met
 
 
 def test_every_way_runs_once_a_round_and_in_the_warmup() -> None:
@@ -135,7 +135,15 @@ def results(**changes: Any) -> dict[str, Any]:
         "goal": "≥ 3",
         "met": True,
     }
-    made = {"machine": "M", "cores": 2, "threads": 1, "device": "cpu", "torch": "2", "commit": "abc"}
+    made = {
+        "machine": "M",
+        "cores": 2,
+        "threads": 1,
+        "device": "cpu",
+        "torch": "2",
+        "commit": "abc",
+        "modified": True,
+    }
     return {"hwd_loss": {**made, "load": [3.0, 2.0, 1.0], "rows": [row], **changes}}
 
 
@@ -146,6 +154,7 @@ def test_table_replaces_what_is_between_its_markers_only() -> None:
     assert new.startswith(f"before\n{module.BEGIN}\nM, 2 cores")
     assert new.endswith(f"{module.END}\nafter\n")
     assert "old" not in new
+    assert "commit abc with uncommitted changes" in new
     assert "| HWD | ms | 2 | 8 | 4 | ≥ 3 | yes |  |" in new
     assert "(../benchmarks/results/x.json)" in new
     assert module.with_table(new, results(), source=FOLDER / "results" / "x.json") == new

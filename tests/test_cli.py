@@ -161,7 +161,7 @@ def test_without_arguments_help_is_printed() -> None:
         ("evaluate -c x --scales nan", "within 0.1 and 10"),
         ("evaluate -c x --stride 0 0", "--stride: 0 0 is not a height and a width"),
         ("evaluate -c x --fail-under 70", "--fail-under"),
-        ("profile", "give one of --recipe"),
+        ("profile", "give --recipe (its networks)"),
         ("profile -r scenes-r10-hwd --input 512", "'512' is not HEIGHTxWIDTH"),
         ("profile -r scenes-r10-hwd --counter fvcore", "torch, thop, paper"),
         ("profile -c x --classes 3", "--classes means nothing with --checkpoint"),

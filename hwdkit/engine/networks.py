@@ -60,7 +60,9 @@ def load_network(path: Path) -> Loaded:
         spec = NetworkSpec.from_dict(metadata["network"])
         classes = tuple(str(name) for name in metadata["classes"])
         palette = tuple((int(r), int(g), int(b)) for r, g, b in metadata["palette"])
-        if not (len(classes) == len(palette) == spec.classes and _names_a_folder(metadata["dataset"])):
+        if not _names_a_folder(metadata["dataset"]):
+            raise ValueError("its dataset is no name of a folder")
+        if not len(classes) == len(palette) == spec.classes:
             raise ValueError(f"{len(classes)} classes, {len(palette)} colours, {spec.classes} channels")
         if not all(0 <= part <= 255 for colour in palette for part in colour):
             raise ValueError("a colour outside 0..255")
