@@ -1,29 +1,41 @@
 """The KL divergence of every channel's spatial softmax, weighted, with its gradient formed in the same pass.
 
 The gradient of tau^2 KL(q || p) in the student's map is tau (p - q): the very difference that HWD's weights
-are made of. So one pass over a few images gives divergences, weights, loss and gradient, and the gradient
-alone is kept, where the plain way keeps five maps of the logits' size.
+are made of. So one pass over a few channels gives divergences and differences, one more the weights, and the
+gradient alone is kept, where the plain way keeps five maps of the logits' size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hwdkit.kernels.gradient import wants_gradient, with_gradient
 
-CPU_BYTES = 2**20
-"""Size of one map of the images handled at a time on a CPU: near the caches, and little memory."""
+CPU_BYTES = 2**18
+"""Size of one map of the channels handled at a time on a CPU: four of them stay in a core's own cache."""
 
 GPU_BYTES = 2**30
 """And on a GPU, where a batch is one launch a step."""
 
-Weigh = Callable[[slice, Tensor, Tensor], Tensor]
-"""(images, p - q (n, C, h*w), KL (n, C)) -> weights (n, C); p is the student's map, q the teacher's.
+Place = tuple[slice, slice]
+"""Which images and channels."""
 
-Called without gradient and autocast. Neither tensor may be changed or kept."""
+
+class Weighting(NamedTuple):
+    """How weights come about; both are called without gradient and autocast, and keep nothing they are given.
+
+    Attributes:
+        measure: (place, p - q (n, c, h*w), KL (n, c)) -> a number for each channel, (n, c); p is the
+            student's map, q the teacher's. Neither may be changed.
+        weigh: (images, all numbers of these images (n, C)) -> their weights (n, C).
+    """
+
+    measure: Callable[[Place, Tensor, Tensor], Tensor]
+    weigh: Callable[[slice, Tensor], Tensor]
 
 
 def weighted_channel_kl(
@@ -31,7 +43,7 @@ def weighted_channel_kl(
     teacher: Tensor,
     *,
     temperature: float,
-    weigh: Weigh | None = None,
+    weighting: Weighting | None = None,
     budget: int | None = None,
 ) -> Tensor:
     """Mean over images and channels of w_c tau^2 KL(q_c || p_c), the weights taken as constants.
@@ -43,8 +55,9 @@ def weighted_channel_kl(
         student: (N, C, h, w) logits; p is their softmax over positions at this temperature.
         teacher: (N, C, h, w) logits, of which q is made.
         temperature: tau > 0.
-        weigh: gives the weights of some images; None = 1. It sees each image once.
-        budget: bytes of one map of the images handled at a time; None = what suits the device.
+        weighting: gives the weights; None = 1. It sees each channel of each image once.
+        budget: bytes of one map of what is handled at a time: a few images, or a few channels of one; None =
+            what suits the device.
 
     Returns:
         A scalar in nats, at least float32; 0 without images.
@@ -60,38 +73,59 @@ def weighted_channel_kl(
     wanted = wants_gradient(student)
     with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
         value, gradient = _value_and_gradient(
-            student, teacher, temperature=temperature, weigh=weigh, budget=budget, wanted=wanted
+            student, teacher, temperature=temperature, weighting=weighting, budget=budget, wanted=wanted
         )
     return with_gradient(value, student, gradient)
 
 
 def _value_and_gradient(
-    student: Tensor, teacher: Tensor, *, temperature: float, weigh: Weigh | None, budget: int, wanted: bool
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float,
+    weighting: Weighting | None,
+    budget: int,
+    wanted: bool,
 ) -> tuple[Tensor, Tensor | None]:
     dtype = torch.promote_types(student.dtype, torch.float32)
     count, classes = student.shape[:2]
-    one = student[:1].numel() * torch.finfo(dtype).bits // 8
-    images = max(1, min(count, budget // max(1, one)))
+    row = max(1, student[:1, :1].numel() * torch.finfo(dtype).bits // 8)
+    images = max(1, min(count, budget // (row * max(1, classes))))
+    channels = classes if images > 1 else max(1, min(classes, budget // row))
     gradient = student.new_empty(student.shape, dtype=dtype) if wanted else None
     share = 1 / max(1, count * classes)
     total = student.new_zeros((), dtype=dtype)
     for first in range(0, count, images):
         part = slice(first, first + images)
-        log_q = _log_activation(teacher[part], temperature, dtype)
-        log_p = _log_activation(student[part], temperature, dtype)
-        q = log_q.exp()
-        kl = log_q.sub_(log_p).mul_(q).sum(-1)
-        difference = log_p.exp_().sub_(q)
-        del log_p, log_q, q
-        weight = torch.ones_like(kl) if weigh is None else weigh(part, difference, kl)
+        kls, measured = [], []
+        for start in range(0, classes, channels):
+            place = (part, slice(start, start + channels))
+            kl, p, q = _kl(student[place], teacher[place], temperature, dtype)
+            room = p if gradient is None else gradient[place].view(p.shape)
+            difference = torch.sub(p, q, out=room)
+            kls.append(kl)
+            if weighting is not None:
+                measured.append(weighting.measure(place, difference, kl))
+            del p, q, room, difference  # before the next channels' maps are made
+        kl = _joined(kls)
+        weight = torch.ones_like(kl) if weighting is None else weighting.weigh(part, _joined(measured))
         total += (weight * kl).sum()
         if gradient is not None:
-            slope = weight * (temperature * share)
-            torch.mul(difference, slope[..., None], out=gradient[part].view(difference.shape))
-        del difference  # before the next images' maps are made
+            gradient[part].mul_((weight * (temperature * share))[..., None, None])
     return total * (temperature**2 * share), gradient
 
 
-def _log_activation(maps: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
-    """The logarithm of the activation map (Eq. 2), (n, C, h*w): a tensor of its own, to be written over."""
-    return (maps.flatten(2).to(dtype) / temperature).log_softmax(-1)
+def _kl(student: Tensor, teacher: Tensor, temperature: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """KL(q || p) (n, c), and the activation maps p and q (Eq. 2) (n, c, h*w), with one exp an element.
+
+    log q - log p is the difference of the scaled logits less that of their log-sum-exps, and a log-sum-exp is
+    the largest scaled logit less the logarithm of its probability.
+    """
+    s, t = (maps.flatten(2).to(dtype) / temperature for maps in (student, teacher))
+    p, q = s.softmax(-1), t.softmax(-1)
+    shift = t.amax(-1) - s.amax(-1) + (p.amax(-1) / q.amax(-1)).log()
+    return t.sub_(s).sub_(shift[..., None]).mul_(q).sum(-1), p, q
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)

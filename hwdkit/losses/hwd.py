@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwdkit.kernels.channel_kl import weighted_channel_kl
+from hwdkit.kernels.channel_kl import Place, Weighting, weighted_channel_kl
 from hwdkit.losses.channel_wise import channel_kl, log_activation
 from hwdkit.losses.labels import class_ids, small_label
 from hwdkit.losses.precision import at_least_float32
@@ -219,11 +219,14 @@ class HWD(nn.Module):
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
         s, t = student.logits, teacher.logits
 
-        def weigh(images: slice, difference: Tensor, kl: Tensor) -> Tensor:
-            divergence = self._divergence(s[images], t[images], difference, kl)  # line 5: CD_c
+        def measure(place: Place, difference: Tensor, kl: Tensor) -> Tensor:
+            return self._divergence(s[place], t[place], difference, kl)  # line 5: CD_c
+
+        def weigh(images: slice, divergence: Tensor) -> Tensor:
             return self._weights(divergence, label[images], size=(s.shape[2], s.shape[3]))  # line 6: w_c
 
-        return weighted_channel_kl(s, t, temperature=self.temperature, weigh=weigh)  # line 7: Eq. 4
+        weighting = Weighting(measure, weigh)
+        return weighted_channel_kl(s, t, temperature=self.temperature, weighting=weighting)  # line 7: Eq. 4
 
     def _divergence(self, student: Tensor, teacher: Tensor, difference: Tensor, kl: Tensor) -> Tensor:
         """`channel_divergence`, from what is at hand: the activation maps' difference and their KL."""

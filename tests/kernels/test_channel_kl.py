@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hwdkit.kernels.channel_kl import weighted_channel_kl
+from hwdkit.kernels.channel_kl import Place, Weighting, weighted_channel_kl
 from hwdkit.losses.channel_wise import CWD, channel_kl, channel_wise
 from hwdkit.losses.hwd import HWD
 from hwdkit.types import SegOutput
 
-ONE_IMAGE, EVERYTHING = 1, 2**40
+ROW = 8 * 6 * 7
+ONE_CHANNEL, TWO_CHANNELS, ONE_IMAGE, TWO_IMAGES = 1, 2 * ROW, 5 * ROW, 10 * ROW
+BUDGETS = [ONE_CHANNEL, TWO_CHANNELS, ONE_IMAGE, TWO_IMAGES, 2**40]
 
 
 def pair(*, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -23,7 +25,7 @@ def pair(*, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]
     return student.to(dtype).requires_grad_(), teacher.to(dtype), label
 
 
-@pytest.mark.parametrize("budget", [ONE_IMAGE, EVERYTHING])
+@pytest.mark.parametrize("budget", BUDGETS)
 def test_without_weights_it_is_the_mean_of_channel_kl(budget: int) -> None:
     student, teacher, _ = pair()
     ours = weighted_channel_kl(student, teacher, temperature=3.0, budget=budget)
@@ -33,25 +35,31 @@ def test_without_weights_it_is_the_mean_of_channel_kl(budget: int) -> None:
     torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-16)
 
 
-@pytest.mark.parametrize("budget", [ONE_IMAGE, EVERYTHING])
-def test_weights_are_constants_of_the_images_that_they_are_asked_for(budget: int) -> None:
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_weights_are_constants_of_what_was_measured(budget: int) -> None:
     student, teacher, _ = pair()
     fixed = torch.rand(3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    seen = []
+    seen: list[tuple[int, int]] = []
 
-    def weigh(images: slice, difference: Tensor, kl: Tensor) -> Tensor:
-        seen.append(images)
-        torch.testing.assert_close(kl, channel_kl(student[images], teacher[images], temperature=1.0).detach())
-        maps = [x[images].flatten(2).softmax(-1) for x in (student, teacher)]
+    def measure(place: Place, difference: Tensor, kl: Tensor) -> Tensor:
+        seen.extend(product(range(3)[place[0]], range(5)[place[1]]))
+        torch.testing.assert_close(kl, channel_kl(student[place], teacher[place], temperature=1.0).detach())
+        maps = [x[place].flatten(2).softmax(-1) for x in (student, teacher)]
         torch.testing.assert_close(difference, (maps[0] - maps[1]).detach())
+        return fixed[place] ** 2
+
+    def weigh(images: slice, measured: Tensor) -> Tensor:
+        assert torch.equal(measured, fixed[images] ** 2)
         return fixed[images]
 
-    ours = weighted_channel_kl(student, teacher, temperature=1.0, weigh=weigh, budget=budget)
+    ours = weighted_channel_kl(
+        student, teacher, temperature=1.0, weighting=Weighting(measure, weigh), budget=budget
+    )
     eager = (fixed * channel_kl(student, teacher, temperature=1.0)).mean()
     torch.testing.assert_close(ours, eager, rtol=1e-12, atol=0)
     (gradient,), (expected,) = (torch.autograd.grad(value, student) for value in (ours, eager))
     torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-16)
-    assert sorted(i for images in seen for i in range(3)[images]) == [0, 1, 2]
+    assert sorted(seen) == sorted(product(range(3), range(5)))
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_ignored_everywhere_is_nought_with_a_gradient_of_noughts() -> None:
     logits, label = batch((2, 3, 4, 4), (8, 8))
     logits.requires_grad_()
     value = upsampled_ce_sum(logits, torch.full_like(label, IGNORE), align_corners=True, ignore=IGNORE)
-    assert float(value) == 0
+    assert value.item() == 0
     assert not torch.autograd.grad(value, logits)[0].any()
 
 
