@@ -15,14 +15,14 @@ from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex
 from hwdkit.data.stream import train_stream
 from hwdkit.distributed import Ranks, sync_batchnorm_on_cpu
-from hwdkit.engine.compilers import require_compiler
+from hwdkit.engine import requirements
 from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.loop import Plan, Training
 from hwdkit.engine.networks import ROLE_FILES, Loaded
 from hwdkit.engine.objectives import Objective, Teach, frozen_teacher, ramp
 from hwdkit.engine.optim import EMA, optimizer, poly_schedule
 from hwdkit.engine.rundir import newest_finished
-from hwdkit.errors import CheckpointError, EnvironmentFailure, RecipeError
+from hwdkit.errors import CheckpointError, RecipeError
 from hwdkit.losses import LOSSES
 from hwdkit.losses.features import LOGITS
 from hwdkit.models.backbone import default_contract
@@ -166,6 +166,7 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks, teacher: Segmente
     goal = goal.to(ranks.device)
     _freeze_unused(goal)
     if recipe.train.channels_last:
+        requirements.require_sound_channels_last(goal, ranks.device)
         goal = goal.to(memory_format=torch.channels_last)
     if recipe.train.compile:
         goal.student.compile()
@@ -187,21 +188,10 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks, teacher: Segmente
 
 
 def require_possible(section: Train, device: torch.device) -> None:
-    """Refuse what a device cannot do.
-
-    Raises:
-        EnvironmentFailure: fp16 on a CPU, strict determinism on a GPU, or compiling without a compiler.
-    """
-    if section.amp == "fp16" and device.type != "cuda":
-        raise EnvironmentFailure("train.amp: fp16 needs a GPU", hint="use --set train.amp=bf16 or off")
-    if section.deterministic == "strict" and device.type == "cuda":
-        raise EnvironmentFailure(
-            "train.deterministic: strict cannot be kept on a GPU: torch has no deterministic kernel for "
-            "bilinear resizing and adaptive pooling backwards",
-            hint="use --set train.deterministic=warn, or train on the CPU with --gpus 0",
-        )
-    if section.compile:
-        require_compiler(device)
+    """Refuse what a device cannot do; see `requirements.require_possible`."""
+    requirements.require_possible(
+        device, amp=section.amp, deterministic=section.deterministic, compiled=section.compile
+    )
 
 
 def _freeze_unused(goal: Objective) -> None:

@@ -164,7 +164,13 @@ def test_the_python_of_a_card_runs(
 def test_names_from_a_file_cannot_leave_their_place(pair: Pair, tmp_path: Path) -> None:
     evil = "x\n---\nlicense: mit\n# <script>alert(1)</script> | [a](http://b) ```\x1b[2J"
     state, metadata = load_model(pair.student / "student.safetensors")
-    facts = {"dataset": evil.replace("/", ""), "recipe": evil, "role": evil, "hwdkit": evil, "imported": {"from": evil}}
+    facts = {
+        "dataset": evil.replace("/", ""),
+        "recipe": evil,
+        "role": evil,
+        "hwdkit": evil,
+        "imported": {"from": evil},
+    }
     classes = [evil, *metadata["classes"][1:]]
     save_model(tmp_path / "a.safetensors", state, {**metadata, **facts, "classes": classes})
     done = hwdkit("checkpoint", "card", tmp_path / "a.safetensors")

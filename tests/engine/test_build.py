@@ -258,6 +258,16 @@ def test_fp16_needs_a_gpu(network: Callable[..., Segmenter]) -> None:
     assert "bf16" in caught.value.hint
 
 
+def test_channels_last_is_refused_where_torch_would_crash(network: Callable[..., Segmenter]) -> None:
+    given = recipe("train: {channels_last: true}")
+    with pytest.raises(EnvironmentFailure, match="channels_last"):
+        build.training(given, network(), ONE)
+    wide = network(backbone_options={"layers": [1, 1, 1, 1], "channels": [16, 16, 16, 16]})
+    training = build.training(given, wide, ONE)
+    weights = (p for p in training.objective.student.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1)
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
 def test_a_recipes_evaluation_protocol_is_checked_before_training() -> None:
     with pytest.raises(RecipeError, match="stride"):
         build.protocol(recipe("evaluate: {mode: slide, window: [256, 256]}").evaluate)

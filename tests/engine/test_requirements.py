@@ -1,4 +1,4 @@
-"""`train.compile`: refused where nothing compiles, and otherwise the same run under the same names."""
+"""What a machine cannot do is refused; what is compiled is the same run under the same names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 
 from hwdkit.distributed import Ranks
 from hwdkit.engine import build
-from hwdkit.engine.compilers import require_compiler
 from hwdkit.engine.loop import Hooks, Training, fit
 from hwdkit.engine.networks import Loaded
+from hwdkit.engine.requirements import require_compiler
 from hwdkit.errors import EnvironmentFailure
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.load import loads_resolved
@@ -52,7 +52,7 @@ def test_without_a_compiler_a_run_is_refused_before_it_begins(
 
 def test_a_gpu_needs_triton_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "true")  # a program that is everywhere
-    monkeypatch.setattr("hwdkit.engine.compilers.find_spec", lambda name: None)
+    monkeypatch.setattr("hwdkit.engine.requirements.find_spec", lambda name: None)
     require_compiler(torch.device("cpu"))
     with pytest.raises(EnvironmentFailure, match="triton"):
         require_compiler(torch.device("cuda"))
