@@ -7,6 +7,7 @@ gradient alone is kept, where the plain way keeps five maps of the logits' size.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -94,7 +95,7 @@ def _value_and_gradient(
     channels = classes if images > 1 else max(1, min(classes, budget // row))
     gradient = student.new_empty(student.shape, dtype=dtype) if wanted else None
     share = 1 / max(1, count * classes)
-    total = student.new_zeros((), dtype=dtype)
+    sums = []
     for first in range(0, count, images):
         part = slice(first, first + images)
         kls, measured = [], []
@@ -109,9 +110,11 @@ def _value_and_gradient(
             del p, q, room, difference  # before the next channels' maps are made
         kl = _joined(kls)
         weight = torch.ones_like(kl) if weighting is None else weighting.weigh(part, _joined(measured))
-        total += (weight * kl).sum()
+        sums.append((weight * kl).sum())
         if gradient is not None:
             gradient[part].mul_((weight * (temperature * share))[..., None, None])
+    # One part is the rule on a GPU: no launch for a sum of one.
+    total = functools.reduce(torch.add, sums) if sums else student.new_zeros((), dtype=dtype)
     return total * (temperature**2 * share), gradient
 
 
