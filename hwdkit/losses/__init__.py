@@ -1,4 +1,4 @@
-"""Distillation losses: one file a method, one line here. Eager code is the specification.
+"""Distillation losses: one file a method, one line here.
 
 Every loss is an nn.Module with keyword-only options, a `taps` attribute naming the intermediate maps it
 needs, and the call `loss(student: SegOutput, teacher: SegOutput, label) -> scalar`. Weights live in recipes.
