@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,6 +33,13 @@ def with_gradient(value: Tensor, source: Tensor, gradient: Tensor | None) -> Ten
     return known
 
 
+# torch has no public name for this; without it every gradient is taken to be read again.
+_graph_is_retained: Callable[[], bool] = getattr(
+    torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
+)
+"""Whether the backward pass that is running was asked to `retain_graph`."""
+
+
 class _Known(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, source: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
@@ -49,5 +57,6 @@ class _Known(torch.autograd.Function):
                 "For create_graph=True write it with torch's own operations"
             )
         (gradient,) = ctx.saved_tensors
-        # A new tensor: with retain_graph the saved one is read again.
-        return (gradient * slope).to(ctx.dtype), None, None
+        # In place unless the saved gradient is read again: a copy would be as large as the logits.
+        scaled = gradient * slope if _graph_is_retained() else gradient.mul_(slope)
+        return scaled.to(ctx.dtype), None, None

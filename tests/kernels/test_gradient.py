@@ -54,6 +54,30 @@ def test_a_second_derivative_is_refused_even_where_the_first_is_scaled_by_a_cons
 
 
 @every_loss
+def test_a_retained_graph_gives_the_same_gradient_again_and_leaves_the_first_alone(loss: Loss) -> None:
+    leaf = STUDENT.clone().requires_grad_()
+    value = loss(leaf)
+    (first,) = torch.autograd.grad(2 * value, leaf, retain_graph=True)
+    kept = first.clone()
+    (second,) = torch.autograd.grad(3 * value, leaf, retain_graph=True)
+    (last,) = torch.autograd.grad(5 * value, leaf)  # in place: nobody reads the saved one after that
+    assert torch.equal(first, kept)
+    torch.testing.assert_close(second, first * 1.5)
+    torch.testing.assert_close(last, first * 2.5)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(value, leaf)
+
+
+@every_loss
+def test_gradients_that_meet_in_one_leaf_are_summed(loss: Loss) -> None:
+    leaf = STUDENT.clone().requires_grad_()
+    for _ in range(2):
+        (loss(leaf) + loss(2 * leaf) + leaf.sum()).backward()
+    parts = slope(loss, leaf) + slope(lambda x: loss(2 * x), leaf) + 1
+    torch.testing.assert_close(leaf.grad, 2 * parts)
+
+
+@every_loss
 def test_the_maps_are_not_kept_for_the_backward_pass(loss: Loss) -> None:
     leaf = STUDENT.clone().requires_grad_()
     maps = leaf + 1
