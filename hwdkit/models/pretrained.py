@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from hwdkit.errors import CheckpointError, EnvironmentFailure, RecipeError
+
+log = logging.getLogger(__name__)
 
 
 def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], *, known: frozenset[str]) -> None:
@@ -23,7 +26,7 @@ def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], *, known: 
             such as a ResNet-101 whose first blocks would fit a ResNet-50.
 
     Raises:
-        CheckpointError: keys are missing, unknown, or of another shape.
+        CheckpointError: keys are missing, unknown, or of another shape; or values are not finite.
     """
     target = backbone.state_dict()
     source = {
@@ -49,7 +52,34 @@ def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], *, known: 
             hint="it must be the state dict of the named timm model, built with the same backbone_options",
         )
     backbone.load_state_dict(
-        {k: target[k] if v is None else v.to(target[k].dtype) for k, v in source.items()}
+        {k: target[k] if v is None else _finite(k, v).to(target[k].dtype) for k, v in source.items()}
+    )
+
+
+def _finite(key: str, value: Tensor) -> Tensor:
+    """The tensor itself, or what is left of a variance that was too large for a float16 file.
+
+    Variances of a first layer on images of 0 to 255 exceed float16's 65504; saved, they are infinite, and
+    training would keep them so. The largest float16 is the nearest to them, and training re-estimates them.
+
+    Raises:
+        CheckpointError: other values that are not finite.
+    """
+    strange = value[~value.isfinite()]
+    if not len(strange):
+        return value
+    if value.dtype == torch.float16 and key.endswith("running_var") and bool((strange > 0).all()):
+        largest = torch.finfo(torch.float16).max
+        log.warning(
+            "pretrained weights: %s has %d value(s) beyond float16's range, taken to be %g",
+            key,
+            len(strange),
+            largest,
+        )
+        return value.clamp(max=largest)
+    raise CheckpointError(
+        f"the pretrained weights are damaged: {len(strange)} value(s) of {key} are not finite",
+        hint="save them in float32",
     )
 
 

@@ -203,6 +203,34 @@ def test_half_precision_weights_become_float32() -> None:
     assert torch.equal(backbone.state_dict()["conv1.weight"], weights["conv1.weight"].float())
 
 
+def test_a_variance_beyond_float16_is_its_largest_value_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    """Those of a first layer on images of 0 to 255 may exceed 65504, and are infinite in half precision."""
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in classifier_weights("resnet18").items()}
+    weights["bn1.running_var"][3] = torch.inf
+    backbone = create_backbone("resnet18", {}, 8, pretrained=weights)
+    assert backbone.state_dict()["bn1.running_var"][3] == 65504
+    assert "bn1.running_var has 1 value(s) beyond float16's range" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "half"),
+    [
+        ("bn1.running_var", torch.inf, False),
+        ("bn1.running_var", torch.nan, True),
+        ("bn1.running_var", -torch.inf, True),
+        ("bn1.running_mean", torch.inf, True),
+        ("conv1.weight", torch.nan, False),
+    ],
+)
+def test_weights_that_are_not_finite_are_refused_before_training(key: str, value: float, half: bool) -> None:
+    weights = classifier_weights("resnet18")
+    if half:
+        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    weights[key].view(-1)[0] = value
+    with pytest.raises(CheckpointError, match=f"damaged: 1 value.* of {key} are not finite"):
+        create_backbone("resnet18", {}, 8, pretrained=weights)
+
+
 def test_weights_without_batch_counters_are_accepted() -> None:
     weights = {k: v for k, v in classifier_weights("resnet18").items() if "num_batches" not in k}
     create_backbone("resnet18", {}, 8, pretrained=weights)
