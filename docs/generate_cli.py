@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 
-from hwdkit.cli import app
+from hwdkit.cli.catalogue import load_all
+from hwdkit.cli.options import app
 
 sys.path.insert(0, str(Path(__file__).parent))
 from generate_schema import replace_block
@@ -35,7 +36,8 @@ class Parameter(NamedTuple):
 
 
 def reference() -> str:
-    """Every command with its arguments and options, in the order of `hwdkit --help`."""
+    """Every command with its arguments and options, in the order of `hwdkit --help`, groups last."""
+    load_all()
     return "\n\n".join(_commands(app, "hwdkit"))
 
 

@@ -12,50 +12,28 @@ from typing import Annotated, NoReturn
 import typer
 
 from hwdkit import __version__
-
-# The order of --help.
-# isort: off
-from hwdkit.cli import (
-    data,
-    training,
-    sweep,
-    evaluate,
-    per_class_report,
-    compare,
-    visualize,
-    profile,
-    predict,
-    export,
-    checkpoint,
-    recipes,
-    doctor,
-)
-
-# isort: on
-from hwdkit.cli.options import app
+from hwdkit.cli.catalogue import Commands
 from hwdkit.commands import exits
 from hwdkit.errors import Cancelled, HwdkitError, UsageError
 
-__all__ = [
-    "app",
-    "checkpoint",
-    "compare",
-    "data",
-    "doctor",
-    "evaluate",
-    "export",
-    "main",
-    "per_class_report",
-    "predict",
-    "profile",
-    "recipes",
-    "sweep",
-    "training",
-    "visualize",
-]
+EXIT_CODES = (
+    "Exit codes: 0 ok, 1 bug, 2 usage, 3 recipe, 4 data, 5 checkpoint, 6 environment, 7 diverged, 8 memory, "
+    "9 gate not met, 75 stopped but resumable, 130 Ctrl-C."
+)
+
+program = typer.Typer(
+    name="hwdkit",
+    cls=Commands,
+    help="Distil semantic-segmentation networks: a big teacher teaches a small student.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"Example:  hwdkit demo\n\n{EXIT_CODES}",
+)
 
 
-@app.callback(invoke_without_command=True)
+@program.callback(invoke_without_command=True)
 def top(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
@@ -71,7 +49,7 @@ def main() -> NoReturn:
     """Entry point: the one place where an error becomes a message and an exit code."""
     exits.begin()
     try:
-        code = app(standalone_mode=False)
+        code = program(standalone_mode=False)
     except HwdkitError as error:
         code = exits.complain(error)
     except (KeyboardInterrupt, typer.Abort):

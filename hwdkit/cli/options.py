@@ -1,4 +1,4 @@
-"""Options that several commands share, and the application that they belong to. No torch here."""
+"""Options that several commands share, and the application that commands belong to. No torch here."""
 
 from __future__ import annotations
 
@@ -8,20 +8,8 @@ from typing import Annotated
 
 import typer
 
-EXIT_CODES = (
-    "Exit codes: 0 ok, 1 bug, 2 usage, 3 recipe, 4 data, 5 checkpoint, 6 environment, 7 diverged, 8 memory, "
-    "9 gate not met, 75 stopped but resumable, 130 Ctrl-C."
-)
-
-app = typer.Typer(
-    name="hwdkit",
-    help="Distil semantic-segmentation networks: a big teacher teaches a small student.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=f"Example:  hwdkit demo\n\n{EXIT_CODES}",
-)
+app = typer.Typer(rich_markup_mode="rich")
+"""Where the modules of this package leave their commands; `catalogue.py` imports one when it is called."""
 
 Recipe = Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name, or a path to a YAML file.")]
 MaybeRecipe = Annotated[

@@ -1,6 +1,7 @@
 """How a command ends: its result on stdout, or one error on stderr with the exit code that is promised.
 
-With --json stdout holds exactly one document, whether the command succeeds or fails. No torch here.
+With --json stdout holds exactly one document, whether the command succeeds or fails. No torch here, and what
+only an error needs is imported when there is one: this module is part of every start.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from hwdkit.commands import launch
 from hwdkit.errors import HwdkitError, UsageError
 
 
@@ -67,6 +67,8 @@ def usage(error: Any) -> int:
 
 def bug(error: Exception) -> int:
     """Anything else is ours: its traceback stays."""
+    from hwdkit.commands import launch
+
     if launch.echoes_another(error):
         return 1
     traceback.print_exception(error)
@@ -82,6 +84,8 @@ def bug(error: Exception) -> int:
 
 def complain(error: HwdkitError) -> int:
     """Print an error on stderr, and with --json as the one document on stdout."""
+    from hwdkit.commands import launch
+
     if os.environ.get("HWDKIT_DEBUG", "0") != "0":
         traceback.print_exception(error)
     if launch.report_error(error, printed=_Stdout.has_document):
@@ -99,7 +103,7 @@ def _printable(text: str) -> str:
 
 
 def _write_failure(error: HwdkitError) -> None:
-    from hwdkit.commands import console
+    from hwdkit.commands import console, launch
 
     if "--json" in sys.argv[1:] and launch.speaks() and not _Stdout.has_document:
         console.write(_document({"schema_version": 1, **_failure(error)}))

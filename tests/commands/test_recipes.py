@@ -61,9 +61,9 @@ def test_an_unknown_method_names_the_known_ones():
 def test_an_unknown_dataset_names_the_known_ones_and_exits_2():
     from typer.testing import CliRunner
 
-    from hwdkit.cli import app
+    from hwdkit.cli import program
 
-    refused = CliRunner().invoke(app, ["recipes", "list", "--dataset", "kitti"])
+    refused = CliRunner().invoke(program, ["recipes", "list", "--dataset", "kitti"])
     assert refused.exit_code == 2
     assert all(name in refused.output for name in ("ade20k", "camvid", "cityscapes", "scenes"))
 
