@@ -3,7 +3,7 @@
 python benchmarks/run.py --full                  # an hour on two busy cores
 python benchmarks/run.py --quick                 # does everything run? Prints, writes nothing
 python benchmarks/run.py --full --parts FOLDER   # keeps each script's result there, and goes on from it
-python benchmarks/run.py --full --device cuda    # on a GPU, which also gets throughput.py
+python benchmarks/run.py --full --device cuda    # also throughput.py and triton_kernels.py
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- results of benchmarks/run.py -->", "<!-- end of the results -->"
 SCRIPTS = ("hwd_loss", "upsampled_ce", "distil_step", "evaluate", "data", "cli")
-ON_A_GPU = ("throughput",)
+ON_A_GPU = ("throughput", "triton_kernels")
 ON_THE_CPU = ("data", "cli")
 """What no GPU has a part in."""
 

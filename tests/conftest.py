@@ -1,4 +1,7 @@
-"""What all tests share: one thread each, lest parallel workers fight over the cores; the log as it was."""
+"""What all tests share: one thread each, lest parallel workers fight over the cores; the log as it was.
+
+Where there is no GPU, Triton's kernels are interpreted.
+"""
 
 import logging
 import os
@@ -9,6 +12,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    # Triton reads it once, when it is first imported: its kernels are interpreted.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)

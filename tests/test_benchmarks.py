@@ -16,7 +16,18 @@ import torch
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 QUICK = ("hwd_loss", "upsampled_ce", "evaluate")
-SLOW = ("cli", "data", "distil_step", "growth", "losses", "methods", "report", "step", "throughput")
+SLOW = (
+    "cli",
+    "data",
+    "distil_step",
+    "growth",
+    "losses",
+    "methods",
+    "report",
+    "step",
+    "throughput",
+    "triton_kernels",
+)
 SHARED = ("goals", "measurement", "plain", "run")
 
 

@@ -32,6 +32,7 @@ HOMES = {
     "sklearn": ("hwdkit.report.embeddings",),
     "onnx": ("hwdkit.export",),
     "onnxruntime": ("hwdkit.export",),
+    "triton": ("hwdkit.kernels",),
 }
 TORCH_FREE = {"pydantic", "pydantic_core", "yaml"}
 

@@ -23,6 +23,7 @@ from hwdkit.engine.objectives import Objective, Teach, frozen_teacher, ramp
 from hwdkit.engine.optim import EMA, optimizer, poly_schedule
 from hwdkit.engine.rundir import newest_finished
 from hwdkit.errors import CheckpointError, RecipeError
+from hwdkit.kernels import choice
 from hwdkit.losses import LOSSES
 from hwdkit.losses.features import LOGITS
 from hwdkit.models.backbone import default_contract
@@ -170,6 +171,7 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks, teacher: Segmente
         goal = goal.to(memory_format=torch.channels_last)
     if recipe.train.compile:
         goal.student.compile()
+    choice.choose(recipe.train.kernels)
     ema = EMA(goal.student, recipe.train.ema) if recipe.train.ema else None
     settings = recipe.optimizer
     return Training(
@@ -190,7 +192,11 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks, teacher: Segmente
 def require_possible(section: Train, device: torch.device) -> None:
     """Refuse what a device cannot do; see `requirements.require_possible`."""
     requirements.require_possible(
-        device, amp=section.amp, deterministic=section.deterministic, compiled=section.compile
+        device,
+        amp=section.amp,
+        deterministic=section.deterministic,
+        compiled=section.compile,
+        kernels=section.kernels,
     )
 
 

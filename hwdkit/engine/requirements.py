@@ -13,11 +13,14 @@ from torch import nn
 from hwdkit.errors import EnvironmentFailure
 
 
-def require_possible(device: torch.device, *, amp: str, deterministic: str, compiled: bool) -> None:
+def require_possible(
+    device: torch.device, *, amp: str, deterministic: str, compiled: bool, kernels: str
+) -> None:
     """Refuse what a device cannot do; the words are those of a recipe's `train`.
 
     Raises:
-        EnvironmentFailure: fp16 on a CPU, strict determinism on a GPU, or compiling without a compiler.
+        EnvironmentFailure: fp16 or Triton's kernels on a CPU, strict determinism on a GPU, or compiling
+            without a compiler or triton.
     """
     if amp == "fp16" and device.type != "cuda":
         raise EnvironmentFailure("train.amp: fp16 needs a GPU", hint="use --set train.amp=bf16 or off")
@@ -29,6 +32,15 @@ def require_possible(device: torch.device, *, amp: str, deterministic: str, comp
         )
     if compiled:
         require_compiler(device)
+    if kernels == "triton" and device.type != "cuda":
+        raise EnvironmentFailure(
+            "train.kernels: triton needs a GPU", hint="use --set train.kernels=torch: the same numbers"
+        )
+    if kernels == "triton" and find_spec("triton") is None:
+        raise EnvironmentFailure(
+            "train.kernels: triton needs the package triton",
+            hint="pip install triton, or use --set train.kernels=torch",
+        )
 
 
 def require_compiler(device: torch.device) -> None:

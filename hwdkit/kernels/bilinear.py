@@ -43,6 +43,47 @@ def taps(source: int, target: int, *, align_corners: bool, like: Tensor) -> Taps
     return Taps(low.long(), high.long(), (place - low).to(like.dtype))
 
 
+class Cells(NamedTuple):
+    """One axis cut at the source positions; cells 0 and last lie outside of the first and the last position.
+
+    Attributes:
+        of: (target,) the cell of every target position.
+        low, high: (cells,) the source positions on both sides; the same one at the rim.
+        members: (cells, n) the target positions inside; the last one repeated where there are fewer than n.
+        fraction: (cells, n) how far from `low` to `high` they lie.
+        inside: (cells,) how many there are.
+    """
+
+    of: Tensor
+    low: Tensor
+    high: Tensor
+    members: Tensor
+    fraction: Tensor
+    inside: Tensor
+
+
+def cells(source: int, target: int, *, align_corners: bool, like: Tensor) -> Cells:
+    """Cut an axis at its source positions; lengths and `like` as for `taps`."""
+    place = places(source, target, align_corners=align_corners, device=like.device)
+    place = torch.where((place - place.round()).abs() < 1e-9, place.round(), place)  # 2.9999999999999996 is 3
+    of = place.floor().long().clamp(-1, source - 1) + 1
+    cell = torch.arange(source + 1, device=like.device)
+    low, high = (cell - 1).clamp(min=0), cell.clamp(max=source - 1)
+    start = torch.searchsorted(of, cell)
+    count = torch.searchsorted(of, cell, right=True) - start
+    last = (start + count - 1).clamp(min=0)
+    most = largest_cell(source, target, align_corners=align_corners)
+    members = torch.minimum(start[:, None] + torch.arange(most, device=like.device), last[:, None])
+    fraction = (place[members] - (cell - 1)[:, None]).to(like.dtype)
+    return Cells(of, low, high, members, fraction, count)
+
+
+def largest_cell(source: int, target: int, *, align_corners: bool) -> int:
+    """How many target positions may lie between two neighbours of the source, or outside of them all."""
+    pace = (source - 1) / max(1, target - 1) if align_corners else source / target
+    return max(1, math.ceil(1 / pace - 1e-6)) if pace else target
+
+
 def matrix(source: int, target: int, *, align_corners: bool, like: Tensor) -> Tensor:
     """(target, source): `maps @ matrix.T` resizes the last axis, `maps @ matrix` is the adjoint."""
     low, high, fraction = taps(source, target, align_corners=align_corners, like=like)

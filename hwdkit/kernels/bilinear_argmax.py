@@ -7,37 +7,15 @@ need their pixels computed.
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from hwdkit.kernels.bilinear import places
+from hwdkit.kernels.bilinear import Cells, cells
 
 CPU_BYTES = 2 * 2**20
 """Up-sampled scores held at a time on a CPU: what stays in a core's own cache."""
 
 GPU_BYTES = 256 * 2**20
-
-
-class Cells(NamedTuple):
-    """One axis cut at the source positions; cells 0 and last lie outside of the first and the last position.
-
-    Attributes:
-        of: (target,) the cell of every target position.
-        low, high: (cells,) the source positions on both sides; the same one at the rim.
-        members: (cells, n) the target positions inside; the last one repeated where there are fewer than n.
-        fraction: (cells, n) how far from `low` to `high` they lie.
-        empty: (cells,) whether no target position is inside.
-    """
-
-    of: Tensor
-    low: Tensor
-    high: Tensor
-    members: Tensor
-    fraction: Tensor
-    empty: Tensor
 
 
 def upsampled_argmax(
@@ -60,13 +38,13 @@ def upsampled_argmax(
     scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if budget is None:
         budget = CPU_BYTES if scores.device.type == "cpu" else GPU_BYTES
-    down = _cells(height, size[0], align_corners=align_corners, like=scores)
-    across = _cells(width, size[1], align_corners=align_corners, like=scores)
+    down = cells(height, size[0], align_corners=align_corners, like=scores)
+    across = cells(width, size[1], align_corners=align_corners, like=scores)
     best = scores.max(0).indices.to(torch.uint8 if classes <= 256 else torch.int32)
     corners = [best[y][:, x] for y in (down.low, down.high) for x in (across.low, across.high)]
     unanimous = (corners[0] == corners[1]) & (corners[0] == corners[2]) & (corners[0] == corners[3])
     result = corners[0][down.of][:, across.of]
-    mixed = ~(unanimous | down.empty[:, None] | across.empty)
+    mixed = ~unanimous & (down.inside > 0)[:, None] & (across.inside > 0)
     rows, columns = mixed.nonzero(as_tuple=True)
     positions = scores.flatten(1).T.contiguous()  # (h*w, C): the scores of one position lie together
     each = classes * down.members.shape[1] * across.members.shape[1] * scores.element_size()
@@ -85,19 +63,3 @@ def upsampled_argmax(
 def _between(positions: Tensor, row: Tensor, across: Cells, x: Tensor) -> Tensor:
     left, right = positions[row + across.low[x]], positions[row + across.high[x]]
     return torch.lerp(left[:, None], right[:, None], across.fraction[x][:, :, None])
-
-
-def _cells(source: int, target: int, *, align_corners: bool, like: Tensor) -> Cells:
-    place = places(source, target, align_corners=align_corners, device=like.device)
-    place = torch.where((place - place.round()).abs() < 1e-9, place.round(), place)  # 2.9999999999999996 is 3
-    of = place.floor().long().clamp(-1, source - 1) + 1
-    cell = torch.arange(source + 1, device=like.device)
-    low, high = (cell - 1).clamp(min=0), cell.clamp(max=source - 1)
-    start = torch.searchsorted(of, cell)
-    count = torch.searchsorted(of, cell, right=True) - start
-    last = (start + count - 1).clamp(min=0)
-    pace = (source - 1) / max(1, target - 1) if align_corners else source / target
-    most = max(1, math.ceil(1 / pace - 1e-6)) if pace else target
-    members = torch.minimum(start[:, None] + torch.arange(most, device=like.device), last[:, None])
-    fraction = (place[members] - (cell - 1)[:, None]).to(like.dtype)
-    return Cells(of, low, high, members, fraction, count == 0)

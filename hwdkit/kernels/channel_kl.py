@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hwdkit.kernels.choice import triton_takes
 from hwdkit.kernels.gradient import wants_gradient, with_gradient
 
 CPU_BYTES = 2**18
@@ -72,6 +73,10 @@ def weighted_channel_kl(
     if budget is None:
         budget = CPU_BYTES if student.device.type == "cpu" else GPU_BYTES
     wanted = wants_gradient(student)
+    if weighting is None and triton_takes(student):
+        from hwdkit.kernels.triton_channel_kl import triton_channel_kl  # triton is not everywhere
+
+        return triton_channel_kl(student, teacher, temperature=temperature)
     with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
         value, gradient = _value_and_gradient(
             student, teacher, temperature=temperature, weighting=weighting, budget=budget, wanted=wanted

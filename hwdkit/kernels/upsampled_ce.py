@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hwdkit.kernels.bilinear import matrix, span
+from hwdkit.kernels.choice import triton_takes
 from hwdkit.kernels.gradient import wants_gradient, with_gradient
 
 CPU_BYTES = 2 * 2**20
@@ -49,10 +50,27 @@ def upsampled_ce_sum(
         budget = CPU_BYTES if logits.device.type == "cpu" else GPU_BYTES
     wanted = wants_gradient(logits)
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
-        total, gradient = _value_and_gradient(
-            logits, label, align_corners=align_corners, ignore=ignore, budget=budget, wanted=wanted
-        )
-    return with_gradient(total, logits, gradient)
+        formed = _by_triton(logits, label, align_corners=align_corners, ignore=ignore, wanted=wanted)
+        if formed is None:
+            formed = _value_and_gradient(
+                logits, label, align_corners=align_corners, ignore=ignore, budget=budget, wanted=wanted
+            )
+    return with_gradient(formed[0], logits, formed[1])
+
+
+def _by_triton(
+    logits: Tensor, label: Tensor, *, align_corners: bool, ignore: int, wanted: bool
+) -> tuple[Tensor, Tensor | None] | None:
+    """None where Triton is not chosen, or does not take these maps."""
+    if not triton_takes(logits):
+        return None
+    from hwdkit.kernels import triton_ce  # triton is not everywhere
+
+    if not triton_ce.takes(logits, label, align_corners=align_corners):
+        return None
+    return triton_ce.value_and_gradient(
+        logits, label, align_corners=align_corners, ignore=ignore, wanted=wanted
+    )
 
 
 def _value_and_gradient(

@@ -128,6 +128,11 @@ class Train(Section):
         description="torch.compile for both networks, evaluation excepted: minutes at the start; needs a C++ "
         "compiler",
     )
+    kernels: Literal["torch", "triton"] = Field(
+        "torch",
+        description="triton: cross-entropy, CWD and HWD as fused kernels on a GPU, the same numbers; no GPU "
+        "has timed them yet",
+    )
     clip_grad_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an averaged copy of the weights")
     deterministic: Literal["off", "warn", "strict"] = Field(

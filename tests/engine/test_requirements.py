@@ -16,6 +16,7 @@ from hwdkit.engine.loop import Hooks, Training, fit
 from hwdkit.engine.networks import Loaded
 from hwdkit.engine.requirements import require_compiler
 from hwdkit.errors import EnvironmentFailure
+from hwdkit.kernels import choice
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.load import loads_resolved
 from hwdkit.recipe.schema import Recipe
@@ -56,6 +57,22 @@ def test_a_gpu_needs_triton_too(monkeypatch: pytest.MonkeyPatch) -> None:
     require_compiler(torch.device("cpu"))
     with pytest.raises(EnvironmentFailure, match="triton"):
         require_compiler(torch.device("cuda"))
+
+
+def test_tritons_kernels_need_a_gpu_and_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = recipe(False).train.model_copy(update={"kernels": "triton"})
+    with pytest.raises(EnvironmentFailure, match="kernels: triton needs a GPU"):
+        build.require_possible(section, torch.device("cpu"))
+    build.require_possible(section, torch.device("cuda"))
+    monkeypatch.setattr("hwdkit.engine.requirements.find_spec", lambda name: None)
+    with pytest.raises(EnvironmentFailure, match="needs the package triton"):
+        build.require_possible(section, torch.device("cuda"))
+
+
+def test_the_next_run_of_a_process_chooses_its_own_kernels(network: Callable[..., Segmenter]) -> None:
+    choice.choose("triton")
+    started(False, network(), network())
+    assert choice._Chosen.kernels == "torch"
 
 
 def test_a_compiled_network_is_saved_under_its_own_names(

@@ -1,0 +1,271 @@
+"""HWD and channel-wise KL on a GPU in three Triton kernels, where torch launches some fifty.
+
+The same numbers as `channel_kl.py`, which stays the specification. `fused.py` says when this is used. Nothing
+is added up by atomics on floats, so that two runs agree to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hwdkit.kernels.gradient import wants_gradient, with_gradient
+
+BLOCK = 4096
+"""Positions of a row that a program holds at a time: all of a 64 x 64 map."""
+
+DISTANCES = {"mse": 0, "l1": 1, "smooth_l1": 2, "kl": 3}
+SMOOTHINGS = {"effective_number": 0, "softmax": 1}
+
+
+class WeightOptions(NamedTuple):
+    """How HWD weighs channels, as `hwdkit.losses.hwd.HWD` names it: a kernel cannot call a `Weighting`.
+
+    Attributes:
+        ids: (N, M) int64 class of every position of the maps' size, C where none counts; None = no area
+            correction. Only their number matters.
+        area_power: power of N_c + 1 that divides the divergence.
+        temperature: tau' of the smoothing softmax.
+    """
+
+    divergence: str
+    on_logits: bool
+    ids: Tensor | None
+    area_power: float
+    normalise: bool
+    mu: float
+    sigma: float
+    smoothing: str
+    beta: float
+    temperature: float
+
+
+def triton_channel_kl(
+    student: Tensor, teacher: Tensor, *, temperature: float, options: WeightOptions | None = None
+) -> Tensor:
+    """`weighted_channel_kl` for maps that `choice.triton_takes`: weights of HWD, or 1 without options.
+
+    Args:
+        student: (N, C, h, w) logits.
+        teacher: (N, C, h, w) logits.
+        temperature: tau > 0.
+        options: how channels are weighed.
+
+    Returns:
+        A scalar in nats, float32, differentiable once in the student.
+    """
+    wanted = wants_gradient(student)
+    with torch.no_grad():
+        value, gradient = value_and_gradient(
+            student, teacher, temperature=temperature, options=options, wanted=wanted
+        )
+    return with_gradient(value, student, gradient)
+
+
+def value_and_gradient(
+    student: Tensor, teacher: Tensor, *, temperature: float, options: WeightOptions | None, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The value and, if wanted, d value / d student, (N, C, h, w) float32."""
+    count, classes, height, width = student.shape
+    size = height * width
+    s, t = student.contiguous(), teacher.contiguous()
+    kl, divergence, lse_s, lse_t = (s.new_empty((count, classes), dtype=torch.float32) for _ in range(4))
+    block = min(BLOCK, triton.next_power_of_2(size))
+    _rows[(count * classes,)](
+        s,
+        t,
+        kl,
+        divergence,
+        lse_s,
+        lse_t,
+        size,
+        1 / temperature,
+        distance=DISTANCES[options.divergence] if options else DISTANCES["kl"],
+        on_logits=options is not None and options.on_logits,
+        block=block,
+        num_warps=8,
+    )
+    share = 1 / (count * classes)
+    if options is None:
+        weight, loss = None, kl
+    else:
+        weight, loss = torch.empty_like(kl), kl.new_empty(count)
+        counted = options.ids is not None and options.area_power != 0
+        _weights[(count,)](
+            divergence,
+            kl,
+            options.ids if counted else divergence,
+            weight,
+            loss,
+            classes,
+            size,
+            options.area_power,
+            options.mu,
+            options.sigma,
+            math.log(options.beta),
+            1 - options.beta,
+            options.temperature,
+            counted=counted,
+            normalise=options.normalise,
+            smoothing=SMOOTHINGS[options.smoothing],
+            block=max(2, triton.next_power_of_2(classes + 1)),
+            positions=min(1024, triton.next_power_of_2(size)),
+        )
+    value = loss.sum() * (temperature**2 * share)
+    if not wanted:
+        return value, None
+    gradient = torch.empty(student.shape, dtype=torch.float32, device=student.device)
+    _gradient[(count * classes, triton.cdiv(size, block))](
+        s,
+        t,
+        lse_s,
+        lse_t,
+        kl if weight is None else weight,
+        gradient,
+        size,
+        1 / temperature,
+        temperature * share,
+        weighted=weight is not None,
+        block=block,
+        num_warps=8,
+    )
+    return value, gradient
+
+
+@triton.jit
+def _rows(
+    student,
+    teacher,
+    kl_out,
+    divergence_out,
+    lse_s_out,
+    lse_t_out,
+    size,
+    inverse,
+    distance: tl.constexpr,
+    on_logits: tl.constexpr,
+    block: tl.constexpr,
+):
+    """One channel of one image: log-sum-exps in a first pass, KL(q || p) and CD_c (Eq. 5) in a second."""
+    row = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, block)
+    peak_s, peak_t = float("-inf"), float("-inf")
+    mass_s, mass_t = 0.0, 0.0
+    for start in range(0, size, block):
+        inside = start + lane < size
+        at = row * size + start + lane
+        s = tl.load(student + at, mask=inside, other=float("-inf")).to(tl.float32) * inverse
+        t = tl.load(teacher + at, mask=inside, other=float("-inf")).to(tl.float32) * inverse
+        new_s, new_t = tl.maximum(peak_s, tl.max(s, 0)), tl.maximum(peak_t, tl.max(t, 0))
+        mass_s = mass_s * tl.exp(peak_s - new_s) + tl.sum(tl.exp(s - new_s), 0)
+        mass_t = mass_t * tl.exp(peak_t - new_t) + tl.sum(tl.exp(t - new_t), 0)
+        peak_s, peak_t = new_s, new_t
+    lse_s, lse_t = peak_s + tl.log(mass_s), peak_t + tl.log(mass_t)
+    kl, divergence = 0.0, 0.0
+    for start in range(0, size, block):
+        inside = start + lane < size
+        at = row * size + start + lane
+        raw_s = tl.load(student + at, mask=inside, other=0.0).to(tl.float32)
+        raw_t = tl.load(teacher + at, mask=inside, other=0.0).to(tl.float32)
+        log_p, log_q = raw_s * inverse - lse_s, raw_t * inverse - lse_t
+        p, q = tl.exp(log_p), tl.exp(log_q)
+        kl += tl.sum(tl.where(inside, q * (log_q - log_p), 0.0), 0)
+        if distance != 3:
+            apart = raw_s - raw_t if on_logits else p - q
+            if distance == 0:
+                far = apart * apart
+            elif distance == 1:
+                far = tl.abs(apart)
+            else:
+                far = tl.where(tl.abs(apart) < 1, 0.5 * apart * apart, tl.abs(apart) - 0.5)
+            divergence += tl.sum(tl.where(inside, far, 0.0), 0)
+    tl.store(kl_out + row, kl)
+    tl.store(divergence_out + row, kl if distance == 3 else divergence)
+    tl.store(lse_s_out + row, lse_s)
+    tl.store(lse_t_out + row, lse_t)
+
+
+@triton.jit
+def _weights(
+    divergence,
+    kl,
+    ids,
+    weight_out,
+    loss_out,
+    classes,
+    size,
+    area_power,
+    mu,
+    sigma,
+    log_beta,
+    one_less_beta,
+    temperature,
+    counted: tl.constexpr,
+    normalise: tl.constexpr,
+    smoothing: tl.constexpr,
+    block: tl.constexpr,
+    positions: tl.constexpr,
+):
+    """One image: the area correction, Eqs. 6 and 7, and its share of Eq. 4. See `HWD` for each of them."""
+    image = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, block)
+    real = lane < classes
+    w = tl.load(divergence + image * classes + lane, mask=real, other=0.0)
+    if counted:
+        pixels = tl.zeros((block,), tl.int32)
+        for start in range(0, size, positions):
+            at = start + tl.arange(0, positions)
+            # Bin C takes what does not count; it exists: block > C.
+            found = tl.load(ids + image * size + at, mask=at < size, other=classes).to(tl.int32)
+            pixels += tl.histogram(found, block)
+        w = w / tl.exp(area_power * tl.log((pixels + 1).to(tl.float32)))
+    if normalise:
+        largest = tl.maximum(tl.max(tl.where(real, w, 0.0), 0), 1.1754943508222875e-38)
+        scaled = w / largest
+        mean = tl.sum(tl.where(real, scaled, 0.0), 0) / classes
+        off = tl.where(real, scaled - mean, 0.0)
+        std = tl.sqrt(tl.sum(off * off, 0) / tl.maximum(classes - 1, 1))
+        differ = (std > 1.1920928955078125e-07) & (classes > 1)
+        w = mu + sigma * tl.where(differ, off / tl.where(differ, std, 1.0), 0.0)
+    if smoothing == 0:
+        score = (1.0 - tl.exp(w * log_beta)) / one_less_beta
+        score = tl.maximum(score, -8.507059173023462e37)
+    else:
+        score = w / temperature
+    score = tl.where(real, score, float("-inf"))
+    mass = tl.exp(score - tl.max(score, 0))
+    weight = classes * mass / tl.sum(mass, 0)
+    tl.store(weight_out + image * classes + lane, weight, mask=real)
+    own = tl.load(kl + image * classes + lane, mask=real, other=0.0)
+    tl.store(loss_out + image, tl.sum(tl.where(real, weight * own, 0.0), 0))
+
+
+@triton.jit
+def _gradient(
+    student,
+    teacher,
+    lse_s,
+    lse_t,
+    weight,
+    gradient,
+    size,
+    inverse,
+    factor,
+    weighted: tl.constexpr,
+    block: tl.constexpr,
+):
+    """tau w_c (p - q) / (N C), a part of one channel."""
+    row = tl.program_id(0).to(tl.int64)
+    lane = tl.program_id(1) * block + tl.arange(0, block)
+    inside = lane < size
+    at = row * size + lane
+    s = tl.load(student + at, mask=inside, other=0.0).to(tl.float32)
+    t = tl.load(teacher + at, mask=inside, other=0.0).to(tl.float32)
+    p, q = tl.exp(s * inverse - tl.load(lse_s + row)), tl.exp(t * inverse - tl.load(lse_t + row))
+    slope = factor * tl.load(weight + row) if weighted else factor
+    tl.store(gradient + at, slope * (p - q), mask=inside)
