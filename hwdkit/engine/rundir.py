@@ -13,8 +13,11 @@ student.safetensors    (or teacher.safetensors) the trained network, self-descri
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
+import logging
+import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +25,9 @@ from secrets import token_hex
 from typing import Any
 
 from hwdkit.checkpoints.files import load_tensors, replacing, save_tensors, write_failure
-from hwdkit.errors import CheckpointError, RecipeError
+from hwdkit.errors import CheckpointError, EnvironmentFailure, RecipeError
+
+log = logging.getLogger(__name__)
 
 STATE_KEYS = {"step", "objective", "optimizer", "scaler", "ema", "best", "latest"}
 """What checkpoints/last.pt holds."""
@@ -44,6 +49,7 @@ class RunDir:
         self.log = path / "train.log"
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.safetensors"
+        self._held: int | None = None
 
     def evaluated(self, step: int) -> Path:
         """The network of the validation at a step."""
@@ -67,6 +73,36 @@ class RunDir:
             if unsaved
             else f"choose another --out, or continue that run: --resume {self.path}",
         )
+
+    def hold(self) -> None:
+        """Keep other runs out of the folder until `release`, or until this process ends, however it does.
+
+        Raises:
+            EnvironmentFailure: another run is at work in it, on this machine or on another that shares the
+                folder; or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._held = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise write_failure(self.path, error) from error
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.release()
+            raise EnvironmentFailure(
+                "another run is at work in this run directory",
+                where=str(self.path),
+                hint="wait until it ends, stop it, or choose another --out",
+            ) from error
+        except OSError as error:  # some network file systems have no locks
+            log.warning("%s cannot be locked (%s): no second run may use it", self.path, error.strerror)
+
+    def release(self) -> None:
+        """Let others have the folder."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def create(self, recipe_text: str, *, or_unsaved: bool = False) -> None:
         """Take a new or empty folder; `or_unsaved` as in `require_unused`.

@@ -23,7 +23,15 @@ from hwdkit.commands.training.run import Settings
 from hwdkit.data.generate import SceneOptions
 from hwdkit.data.prepare import prepare
 from hwdkit.engine.networks import load_network
-from hwdkit.errors import Cancelled, CheckpointError, DataError, Interrupted, RecipeError
+from hwdkit.engine.rundir import RunDir
+from hwdkit.errors import (
+    Cancelled,
+    CheckpointError,
+    DataError,
+    EnvironmentFailure,
+    Interrupted,
+    RecipeError,
+)
 from hwdkit.recipe.load import load, loads_resolved
 
 NETWORK = """
@@ -173,6 +181,20 @@ def test_a_stopped_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(world: W
     assert rows(out) == rows(whole)
     assert info(out)["status"] == "finished"
     assert info(out)["error"] is None
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_left_alone(world: World, tmp_path: Path) -> None:
+    out = interrupted(world, tmp_path / "run")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    other = RunDir(out)
+    other.hold()
+    try:
+        with pytest.raises(EnvironmentFailure, match="another run is at work"):
+            distill.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
+    finally:
+        other.release()
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    distill.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
 
 
 class _Terminates(logging.Handler):

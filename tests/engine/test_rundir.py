@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,6 +145,45 @@ def test_the_table_has_every_key_as_a_column_and_blanks_where_a_row_lacks_it(tmp
         {"step": "1", "loss": "0.5", "lr": "0.1", "miou": ""},
         {"step": "1", "loss": "", "lr": "", "miou": "0.25"},
     ]
+
+
+def test_a_folder_that_is_held_is_nobody_elses_until_it_is_released(tmp_path: Path) -> None:
+    first, second = RunDir(tmp_path / "run"), RunDir(tmp_path / "run")
+    first.hold()
+    with pytest.raises(EnvironmentFailure, match="another run is at work"):
+        second.hold()
+    first.release()
+    second.hold()
+    second.release()
+
+
+def test_a_killed_process_leaves_its_folder_free(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from hwdkit.engine.rundir import RunDir\n"
+        "run = RunDir(Path(sys.argv[1])); run.hold(); print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(EnvironmentFailure, match="another run is at work"):
+            RunDir(tmp_path).hold()
+        other.kill()
+    run = RunDir(tmp_path)
+    run.hold()
+    run.release()
+
+
+def test_a_file_system_without_locks_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    RunDir(tmp_path).hold()
+    assert "cannot be locked (No locks available)" in caplog.text
 
 
 def test_info_is_merged_key_by_key(tmp_path: Path) -> None:

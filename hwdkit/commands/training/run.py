@@ -112,6 +112,12 @@ class Run:
         self.told_step = 0
 
     def execute(self) -> dict[str, Any]:
+        try:
+            return self._execute()
+        finally:
+            self.folder.release()
+
+    def _execute(self) -> dict[str, Any]:
         set_determinism(self.recipe.train.deterministic)
         torch.manual_seed(self.recipe.seed)
         model = build.network(self.section, len(self.index.classes))
@@ -139,6 +145,7 @@ class Run:
                 self.scalars.close()
 
     def _open_folder(self) -> None:
+        on_main_rank(self.folder.hold)
         if self.settings.resume:
             state = self.folder.reopen()
             info = self.folder.read_info()
