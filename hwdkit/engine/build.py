@@ -177,12 +177,14 @@ def training(recipe: Recipe, student: Segmenter, ranks: Ranks, teacher: Segmente
     return Training(
         objective=goal,
         optimizer=optimizer(
-            goal.parameters(),
+            goal.named_parameters(),
             name=settings.name,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             momentum=settings.momentum,
             betas=settings.betas,
+            head_lr=settings.head_lr,
+            decay_norms=settings.decay_norms,
         ),
         scaler=torch.amp.GradScaler(ranks.device.type, enabled=recipe.train.amp == "fp16"),
         ema=ema,

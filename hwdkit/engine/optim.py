@@ -8,24 +8,53 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+BACKBONE = "student.backbone."
+"""How the names of a backbone's parameters begin in an `Objective`."""
+
+POSITIONS = ("pos_embed", "relative_position_bias_table")
+"""How those of tables of positions end in timm's transformers."""
+
+LR_FACTOR = "lr_factor"
+
 
 def optimizer(
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[tuple[str, nn.Parameter]],
     *,
     name: str,
     lr: float,
     weight_decay: float,
     momentum: float = 0.9,
     betas: tuple[float, float] = (0.9, 0.999),
+    head_lr: float = 1.0,
+    decay_norms: bool = True,
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW over all parameters alike, as the papers do: weight decay on batch norm and biases too.
+    """SGD or AdamW; by default over all parameters alike, as the papers do.
 
     The fused implementation is 2.4 times as fast as the plain one on the CPU, and bound by memory on a GPU.
+
+    Args:
+        parameters: of an `Objective`, with their names; frozen ones are left out.
+        name: sgd or adamw.
+        lr: of the backbone.
+        weight_decay: see `decay_norms`.
+        momentum: of sgd.
+        betas: of adamw.
+        head_lr: factor of the rate for all that is not the backbone.
+        decay_norms: False spares vectors (norms, biases) and tables of positions from weight decay.
     """
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for key, parameter in parameters:
+        if parameter.requires_grad:
+            factor = 1.0 if key.startswith(BACKBONE) else head_lr
+            decays = decay_norms or (parameter.ndim > 1 and not key.endswith(POSITIONS))
+            groups.setdefault((factor, weight_decay if decays else 0.0), []).append(parameter)
+    settings = [
+        {"params": members, "lr": lr * factor, LR_FACTOR: factor, "weight_decay": decay}
+        for (factor, decay), members in groups.items()
+    ]
     if name == "sgd":
-        return torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
-    return torch.optim.AdamW(trained, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+        return torch.optim.SGD(settings, lr=lr, momentum=momentum, fused=True)
+    return torch.optim.AdamW(settings, lr=lr, betas=betas, fused=True)
 
 
 def poly_schedule(*, lr: float, power: float, iterations: int, warmup: int = 0) -> Callable[[int], float]:
@@ -42,9 +71,9 @@ def poly_schedule(*, lr: float, power: float, iterations: int, warmup: int = 0) 
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group the same learning rate: projectors decay along with the student."""
+    """Give every parameter group this learning rate, times its own factor: all decay together."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get(LR_FACTOR, 1.0)
 
 
 class EMA:

@@ -108,7 +108,15 @@ class Optimizer(Section):
     lr: float = Field(0.01, gt=0, description="of the first step after warm-up; never scaled by itself")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
     betas: tuple[float, float] = Field((0.9, 0.999), description="adamw only")
-    weight_decay: float = Field(1e-4, ge=0, description="on every parameter, batch norm and biases too")
+    head_lr: float = Field(
+        1.0, gt=0, description="factor of lr for all but the backbone: heads, and what losses train along"
+    )
+    weight_decay: float = Field(1e-4, ge=0, description="on every parameter, unless decay_norms is false")
+    decay_norms: bool = Field(
+        True,
+        description="weight decay on norms and biases too, as the papers do; false spares them and tables of "
+        "positions",
+    )
     power: float = Field(0.9, ge=0, description="poly decay: lr * (1 - step/iterations) ** power")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
 

@@ -234,6 +234,16 @@ def test_the_optimizer_sees_the_student_and_never_the_teacher(network: Callable[
     assert optimised == {id(p) for p in student.parameters()}
 
 
+def test_the_recipes_head_lr_spares_the_backbone_alone(network: Callable[..., Segmenter]) -> None:
+    run = build.training(recipe("optimizer: {lr: 0.01, head_lr: 10, decay_norms: false}"), network(), ONE)
+    known = {id(p): name for name, p in run.objective.named_parameters()}
+    rates: dict[bool, set[float]] = {True: set(), False: set()}
+    for group in run.optimizer.param_groups:
+        for parameter in group["params"]:
+            rates[known[id(parameter)].startswith("student.backbone.")].add(group["lr"])
+    assert rates == {True: {0.01}, False: {0.1}}
+
+
 @pytest.mark.parametrize("losses", ["ce: {aux_weight: 0}", "ce: {weight: 0}, kd: {}"])
 def test_an_auxiliary_head_that_no_loss_reads_is_not_trained(losses: str) -> None:
     """DistributedDataParallel stops at a parameter that never gets a gradient."""

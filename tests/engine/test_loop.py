@@ -80,7 +80,7 @@ def make(network: Callable[..., Segmenter]) -> Callable[[Case], tuple[Training, 
             teacher = network(seed=2, head_channels=12, aux=False)
             teach = frozen_teacher(teacher, taps=(), amp=case.amp)
         objective = Objective(student, losses, {"ce": 1.0, "hwd": 3.0})
-        steps = optimizer(objective.parameters(), name=case.optimizer, lr=0.02, weight_decay=1e-3)
+        steps = optimizer(objective.named_parameters(), name=case.optimizer, lr=0.02, weight_decay=1e-3)
         scaler = torch.amp.GradScaler("cpu", enabled=False)
         return Training(objective, steps, scaler, EMA(student, case.ema) if case.ema else None), teach
 

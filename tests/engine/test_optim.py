@@ -47,7 +47,7 @@ def test_set_lr_reaches_every_group() -> None:
 def test_the_fused_optimizer_steps_like_the_plain_one(name: str, kind: type[torch.optim.Optimizer]) -> None:
     ours, theirs = small().double(), small().double()
     options = {"momentum": 0.8} if name == "sgd" else {"betas": (0.8, 0.99)}
-    fused = optimizer(ours.parameters(), name=name, lr=0.1, weight_decay=0.01, **options)  # type: ignore[arg-type]
+    fused = optimizer(ours.named_parameters(), name=name, lr=0.1, weight_decay=0.01, **options)  # type: ignore[arg-type]
     plain = kind(theirs.parameters(), lr=0.1, weight_decay=0.01, foreach=False, **options)  # type: ignore[call-arg]
     for step in range(3):
         image = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(step)).double()
@@ -59,10 +59,52 @@ def test_the_fused_optimizer_steps_like_the_plain_one(name: str, kind: type[torc
         torch.testing.assert_close(a, b)
 
 
+class Goal(nn.Module):
+    """The names that an `Objective` gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = nn.ModuleDict({"backbone": small(), "head": small()})
+        self.student["backbone"].register_parameter("pos_embed", nn.Parameter(torch.ones(1, 2, 3)))
+        self.projector = nn.Linear(2, 3)
+
+
+def test_by_default_all_parameters_are_one_group() -> None:
+    (group,) = optimizer(Goal().named_parameters(), name="adamw", lr=0.1, weight_decay=0.2).param_groups
+    assert (group["lr"], group["weight_decay"], len(group["params"])) == (0.1, 0.2, 11)
+
+
+def test_a_head_learns_at_its_own_rate_and_norms_are_spared_from_decay() -> None:
+    goal = Goal()
+    made = optimizer(
+        goal.named_parameters(), name="sgd", lr=0.1, weight_decay=0.2, head_lr=10, decay_norms=False
+    )
+    set_lr(made, 0.01)
+    found = {
+        key: (group["lr"], group["weight_decay"])
+        for group in made.param_groups
+        for key, parameter in goal.named_parameters()
+        if any(parameter is member for member in group["params"])
+    }
+    assert found == {
+        "student.backbone.pos_embed": (0.01, 0.0),
+        "student.backbone.0.weight": (0.01, 0.2),
+        "student.backbone.0.bias": (0.01, 0.0),
+        "student.backbone.1.weight": (0.01, 0.0),
+        "student.backbone.1.bias": (0.01, 0.0),
+        "student.head.0.weight": (0.1, 0.2),
+        "student.head.0.bias": (0.1, 0.0),
+        "student.head.1.weight": (0.1, 0.0),
+        "student.head.1.bias": (0.1, 0.0),
+        "projector.weight": (0.1, 0.2),
+        "projector.bias": (0.1, 0.0),
+    }
+
+
 def test_frozen_parameters_are_not_optimised() -> None:
     network = small()
     network[0].requires_grad_(False)
-    sgd = optimizer(network.parameters(), name="sgd", lr=0.1, weight_decay=0.1)
+    sgd = optimizer(network.named_parameters(), name="sgd", lr=0.1, weight_decay=0.1)
     assert len(sgd.param_groups[0]["params"]) == 2
 
 
