@@ -190,7 +190,11 @@ def weights(
     ] = None,
     hwd: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of the loss, as in a recipe. May be repeated."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="An option of the loss, as in a recipe. May be repeated.",
+            show_default="those of the student's run",
+        ),
     ] = None,
     classes: Annotated[
         list[str] | None,

@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_runs import Outcome, Pair, hwdkit
 
 from hwdkit.checkpoints.files import load_model, save_model
+from hwdkit.commands.visualize import weights
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index
 from hwdkit.engine.evaluate import Protocol, predict
@@ -230,6 +231,24 @@ def test_a_class_that_is_absent_has_no_share(pair: Pair, drawn: Callable[..., Ou
     )
     result = document(drawn("activations", "--classes", absent[1], "--images", absent[0]))
     assert {told["on_class"] for told in result["rows"][0]["networks"].values()} == {None}
+
+
+def test_weights_are_those_of_the_students_own_loss(pair: Pair, tmp_path: Path) -> None:
+    default = HWD()
+    recipe = str(pair.student / "recipe.yaml")  # scenes-r10-hwd: mu 1, area_correction paper
+    for student in (
+        pair.student,
+        pair.student / "student.safetensors",
+        pair.student / "checkpoints" / "b.pt",
+    ):
+        found, own = weights.run_options([pair.teacher, student])
+        assert (found, own["mu"], own["area_correction"]) == (recipe, 1.0, "paper")
+    assert weights.loss_options(("mu=0.5",), own) == {**own, "mu": 0.5}
+    assert weights.run_options([pair.teacher, tmp_path / "bare.safetensors"]) == (None, {})
+    assert weights.loss_options((), {})["mu"] == default.mu
+    figure = ["--out", tmp_path / "weights.png", "--gpus", 0, "-q", "--workers", 0, "--data-root", pair.data]
+    drawn = hwdkit("visualize", "weights", "--teacher", pair.teacher, "--student", pair.student, *figure)
+    assert f"HWD with options of {recipe}\n" in drawn.out
 
 
 def test_weights_are_the_losss_own_mean_over_the_images(

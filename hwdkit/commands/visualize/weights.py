@@ -22,6 +22,7 @@ from hwdkit.commands.visualize.arguments import FigureFile, Given
 from hwdkit.errors import UsageError
 from hwdkit.losses.hwd import HWD
 from hwdkit.recipe import losses as recipe_losses
+from hwdkit.recipe.load import load
 from hwdkit.report.channel_weights import ChannelWeights, channel_weights
 from hwdkit.report.palette import BASELINE, OTHERS, STUDENT, Tone
 from hwdkit.report.render import number, printable
@@ -50,11 +51,13 @@ def run(options: Options) -> dict[str, Any]:
 
     Raises:
         UsageError: no student, an option that HWD has not, a class that there is not, or a step twice.
+        RecipeError: a run's recipe is damaged.
         CheckpointError, DataError: a network or the dataset is missing, or they do not fit.
     """
-    settings = loss_options(options.hwd)
-    steps = snapshots(options.at)
-    given = options.given
+    given, steps = options.given, snapshots(options.at)
+    runs = [given.student, *reversed(given.compare.values()), given.baseline, *reversed(steps.values())]
+    run_recipe, own = run_options([path for path in runs if path is not None])
+    settings = loss_options(options.hwd, own)
     if steps:
         given = replace(given, compare={f"step {step}": path for step, path in steps.items()})
     opened = visualize.opened(given)
@@ -80,6 +83,7 @@ def run(options: Options) -> dict[str, Any]:
     return {
         **opened.facts(),
         "hwd": settings,
+        "hwd_from": run_recipe,
         "images": opened.total,
         "steps": list(steps),
         "classes": [_row(classes[c], c, found, drawn=c in shown) for c in order],
@@ -100,16 +104,42 @@ def render(result: dict[str, Any]) -> Group:
             Text(printable(row["class"])), *(number(row["weights"][name]["mean"]) for name in names)
         )
     drawn = f"{len(rows)} of {len(result['classes'])} classes, mean over {result['images']} images"
-    return Group(table, Text(f"{drawn}: {printable(result['figure'])}"))
+    recipe = result["hwd_from"]
+    whose = f"options of {printable(recipe)}" if recipe else "default options: no run here has an HWD loss"
+    return Group(table, Text(f"HWD with {whose}\n{drawn}: {printable(result['figure'])}"))
 
 
-def loss_options(texts: tuple[str, ...]) -> dict[str, Any]:
-    """The loss's options from KEY=VALUE, checked as in a recipe; all of them, those not named as by default.
+def run_options(networks: list[Path]) -> tuple[str | None, dict[str, Any]]:
+    """The options of the first run that has an HWD loss.
+
+    Args:
+        networks: run directories or checkpoints; a recipe.yaml lies beside those of hwdkit.
+
+    Returns:
+        That recipe's path, None without one; and the loss's options.
+
+    Raises:
+        RecipeError: a run's recipe is damaged.
+    """
+    for path in networks:
+        for folder in (path, path.parent, path.parent.parent):
+            recipe = folder / "recipe.yaml"
+            if not recipe.is_file():
+                continue
+            for loss in load(recipe).losses.values():
+                if isinstance(loss, recipe_losses.HWD):
+                    return str(recipe), loss.constructor_options()
+            break
+    return None, {}
+
+
+def loss_options(texts: tuple[str, ...], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The loss's options from KEY=VALUE, checked as in a recipe; those not named as in `own`, or by default.
 
     Raises:
         UsageError: naming the option.
     """
-    wanted: dict[str, Any] = {}
+    wanted: dict[str, Any] = dict(own)
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or key not in recipe_losses.HWD.model_fields or key in ("loss", "weight", "schedule"):
