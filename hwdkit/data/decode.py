@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,11 @@ def _whole(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8] | npt.
 
 def _load(data: bytes, where: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        image.load()
+        with warnings.catch_warnings():
+            # From 89 megapixels on Pillow warns, once a process; what is too large, 179, is an error.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image.load()
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         # Pillow's own text names a BytesIO object; it says nothing about the file.
         reason = "not an image" if "cannot identify" in str(error) else str(error)

@@ -1,12 +1,16 @@
-"""Label ids become classes, and an id that is none is found whatever the types are."""
+"""Files become pixels, and label ids classes: an id that is none is found whatever the types are."""
 
 from __future__ import annotations
+
+import io
+import warnings
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
-from hwdkit.data.decode import LabelLookup
+from hwdkit.data.decode import LabelLookup, decode_label
 from hwdkit.errors import DataError
 from hwdkit.types import IGNORE
 
@@ -44,3 +48,15 @@ def test_where_every_byte_is_a_class_no_byte_is_left_to_mark_the_unknown() -> No
         LabelLookup({raw: c for raw, c in two_names.items() if raw != 7} | {301: 7}, classes=255)(
             everyone, where="x.png"
         )
+
+
+def test_a_large_image_is_no_reason_to_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(file, "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 1200 are more, and less than twice as many
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode_label(file.getvalue(), where="x.png").shape == (30, 40)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(DataError, match="exceeds limit"):
+        decode_label(file.getvalue(), where="x.png")
