@@ -22,6 +22,7 @@ class Entry(NamedTuple):
     load: Callable[[], object]
 
 
+# Each import is written out: who imports whom is read off the source.
 COMMANDS = {
     "prepare-data": Entry(
         "Verify a dataset completely and write its index, so that training cannot trip over a file.",

@@ -134,17 +134,20 @@ def resized_window(image: Pixels, rows: Taps, columns: Taps) -> Tensor:
     window = torch.from_numpy(np.array(image[top:bottom, left:right]))
     resized = np.empty((3, len(rows.near), len(columns.near)), np.uint8)
     for plane, colour in zip(resized, window.unbind(-1), strict=True):  # one colour stays in a core's cache
-        lines = _interpolate(colour.float(), rows, axis=0, first=top)
+        # Floats before rows are picked, unless few are.
+        source = colour.float() if bottom - top <= len(rows.near) else colour
+        lines = _interpolate(source, rows, axis=0, first=top)
         lines = _interpolate(lines, columns, axis=1, first=left)
-        np.copyto(
-            plane, lines.round_().numpy(), casting="unsafe"
-        )  # torch's own cast takes four times as long
+        # torch's own cast takes four times as long.
+        np.copyto(plane, lines.round_().numpy(), casting="unsafe")
     return torch.from_numpy(resized)
 
 
 def _interpolate(lines: Tensor, at: Taps, *, axis: int, first: int) -> Tensor:
     """Interpolate linearly along one axis of a matrix, which is the source from its position `first` on."""
-    near, far = (lines.index_select(axis, torch.from_numpy(place - first)) for place in (at.near, at.far))
+    near, far = (
+        lines.index_select(axis, torch.from_numpy(place - first)).float() for place in (at.near, at.far)
+    )
     weight = torch.from_numpy(at.weight)
     return near.lerp_(far, weight[:, None] if axis == 0 else weight)
 

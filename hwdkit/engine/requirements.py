@@ -36,10 +36,26 @@ def require_possible(
         raise EnvironmentFailure(
             "train.kernels: triton needs a GPU", hint="use --set train.kernels=torch: the same numbers"
         )
-    if kernels == "triton" and find_spec("triton") is None:
+    if kernels == "triton":
+        require_triton()
+
+
+def require_triton() -> None:
+    """Refuse `train.kernels: triton` without triton, or the C compiler that it builds its launchers with.
+
+    Raises:
+        EnvironmentFailure: either is.
+    """
+    hint = "{}, or use --set train.kernels=torch: the same numbers"
+    if find_spec("triton") is None:
         raise EnvironmentFailure(
-            "train.kernels: triton needs the package triton",
-            hint="pip install triton, or use --set train.kernels=torch",
+            "train.kernels: triton needs the package triton", hint=hint.format("pip install triton")
+        )
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang", "cc"]
+    if not any(map(shutil.which, compilers)):
+        raise EnvironmentFailure(
+            f"train.kernels: triton needs a C compiler, and there is no {compilers[0]}",
+            hint=hint.format("install gcc or clang, or name another in the variable CC"),
         )
 
 

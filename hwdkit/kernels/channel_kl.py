@@ -8,36 +8,19 @@ gradient alone is kept, where the plain way keeps five maps of the logits' size.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hwdkit.kernels.choice import triton_takes
 from hwdkit.kernels.gradient import wants_gradient, with_gradient
+from hwdkit.kernels.weighting import Weighting
 
 CPU_BYTES = 2**18
 """Size of one map of the channels handled at a time on a CPU: four of them stay in a core's own cache."""
 
 GPU_BYTES = 2**30
 """And on a GPU, where a batch is one launch a step."""
-
-Place = tuple[slice, slice]
-"""Which images and channels."""
-
-
-class Weighting(NamedTuple):
-    """How weights come about; both are called without gradient and autocast, and keep nothing they are given.
-
-    Attributes:
-        measure: (place, p - q (n, c, h*w), KL (n, c)) -> a number for each channel, (n, c); p is the
-            student's map, q the teacher's. Neither may be changed.
-        weigh: (images, all numbers of these images (n, C)) -> their weights (n, C).
-    """
-
-    measure: Callable[[Place, Tensor, Tensor], Tensor]
-    weigh: Callable[[slice, Tensor], Tensor]
 
 
 def weighted_channel_kl(
@@ -73,14 +56,20 @@ def weighted_channel_kl(
     if budget is None:
         budget = CPU_BYTES if student.device.type == "cpu" else GPU_BYTES
     wanted = wants_gradient(student)
-    if weighting is None and triton_takes(student):
-        from hwdkit.kernels.triton_channel_kl import triton_channel_kl  # triton is not everywhere
-
-        return triton_channel_kl(student, teacher, temperature=temperature)
     with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
-        value, gradient = _value_and_gradient(
-            student, teacher, temperature=temperature, weighting=weighting, budget=budget, wanted=wanted
-        )
+        if triton_takes(student) and (weighting is None or weighting.options):
+            from hwdkit.kernels import triton_channel_kl  # triton is not everywhere
+
+            options = weighting.options() if weighting and weighting.options else None
+            # Triton launches on the current device.
+            with torch.cuda.device_of(student):  # type: ignore[no-untyped-call]
+                value, gradient = triton_channel_kl.value_and_gradient(
+                    student, teacher, temperature=temperature, options=options, wanted=wanted
+                )
+        else:
+            value, gradient = _value_and_gradient(
+                student, teacher, temperature=temperature, weighting=weighting, budget=budget, wanted=wanted
+            )
     return with_gradient(value, student, gradient)
 
 

@@ -21,7 +21,7 @@ def with_gradient(value: Tensor, source: Tensor, gradient: Tensor | None) -> Ten
         value: a scalar.
         source: what it was computed of; it is not kept.
         gradient: d value / d source, of the source's shape and at least float32; kept for the backward
-            pass. None: nobody wants it.
+            pass, which scales it in place: nobody else may hold it. None: nobody wants it.
 
     Returns:
         The value, differentiable once in the source; with `create_graph` its backward pass raises a
@@ -38,6 +38,15 @@ _graph_is_retained: Callable[[], bool] = getattr(
     torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
 )
 """Whether the backward pass that is running was asked to `retain_graph`."""
+
+
+def _is_read_again(slope: Tensor) -> bool:
+    """Whether a saved gradient must stay as it is; so it must for several slopes at once, and when traced."""
+    if torch.compiler.is_compiling():
+        return True
+    functorch = torch._C._functorch
+    batched = functorch.is_batchedtensor(slope) or functorch.is_legacy_batchedtensor(slope)
+    return batched or _graph_is_retained()
 
 
 class _Known(torch.autograd.Function):
@@ -57,6 +66,6 @@ class _Known(torch.autograd.Function):
                 "For create_graph=True write it with torch's own operations"
             )
         (gradient,) = ctx.saved_tensors
-        # In place unless the saved gradient is read again: a copy would be as large as the logits.
-        scaled = gradient * slope if _graph_is_retained() else gradient.mul_(slope)
+        # In place where the saved gradient is not read again: a copy would be as large as the logits.
+        scaled = gradient * slope if _is_read_again(slope) else gradient.mul_(slope)
         return scaled.to(ctx.dtype), None, None

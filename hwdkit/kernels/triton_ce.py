@@ -1,6 +1,6 @@
 """Cross-entropy of up-sampled logits on a GPU in one Triton kernel, which keeps no up-sampled logit.
 
-The same numbers as `upsampled_ce.py`, which stays the specification. `fused.py` says when this is used. A
+The same numbers as `upsampled_ce.py`, which stays the specification. `choice.py` says when this is used. A
 program handles the pixels between four neighbouring logits and leaves its part of their gradients apart from
 the others'; the four parts of a logit are added afterwards, so that two runs agree to the bit.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from hwdkit.kernels.bilinear import cells, largest_cell
 
 HELD = 2048
-"""Scores that a program holds at a time: more would not fit into its registers (ptxas spills at 8192)."""
+"""Scores that a program holds at a time, two classes at the least: of many more ptxas spills registers."""
 
 
 MOST_PIXELS = 2048
@@ -55,7 +55,7 @@ def value_and_gradient(
     loss = like.new_empty(grid)
     parts = like.new_empty((2, 2, *grid, classes) if wanted else 1)
     pixels = max(16, triton.next_power_of_2(down.members.shape[1] * across.members.shape[1]))
-    block = max(4, min(32, HELD // pixels))
+    block = max(2, min(32, HELD // pixels))
     _cell[grid](
         near,
         label.contiguous(),

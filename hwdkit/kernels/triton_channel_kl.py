@@ -1,20 +1,19 @@
 """HWD and channel-wise KL on a GPU in three Triton kernels, where torch launches some fifty.
 
-The same numbers as `channel_kl.py`, which stays the specification. `fused.py` says when this is used. Nothing
-is added up by atomics on floats, so that two runs agree to the bit.
+The same numbers as `channel_kl.py`, which stays the specification; `choice.py` says when this is used. Floats
+are not added up by atomics, so that two runs agree to the bit.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from hwdkit.kernels.gradient import wants_gradient, with_gradient
+from hwdkit.kernels.weighting import WeightOptions
 
 BLOCK = 4096
 """Positions of a row that a program holds at a time: all of a 64 x 64 map."""
@@ -23,54 +22,23 @@ DISTANCES = {"mse": 0, "l1": 1, "smooth_l1": 2, "kl": 3}
 SMOOTHINGS = {"effective_number": 0, "softmax": 1}
 
 
-class WeightOptions(NamedTuple):
-    """How HWD weighs channels, as `hwdkit.losses.hwd.HWD` names it: a kernel cannot call a `Weighting`.
-
-    Attributes:
-        ids: (N, M) int64 class of every position of the maps' size, C where none counts; None = no area
-            correction. Only their number matters.
-        area_power: power of N_c + 1 that divides the divergence.
-        temperature: tau' of the smoothing softmax.
-    """
-
-    divergence: str
-    on_logits: bool
-    ids: Tensor | None
-    area_power: float
-    normalise: bool
-    mu: float
-    sigma: float
-    smoothing: str
-    beta: float
-    temperature: float
-
-
-def triton_channel_kl(
-    student: Tensor, teacher: Tensor, *, temperature: float, options: WeightOptions | None = None
-) -> Tensor:
-    """`weighted_channel_kl` for maps that `choice.triton_takes`: weights of HWD, or 1 without options.
-
-    Args:
-        student: (N, C, h, w) logits.
-        teacher: (N, C, h, w) logits.
-        temperature: tau > 0.
-        options: how channels are weighed.
-
-    Returns:
-        A scalar in nats, float32, differentiable once in the student.
-    """
-    wanted = wants_gradient(student)
-    with torch.no_grad():
-        value, gradient = value_and_gradient(
-            student, teacher, temperature=temperature, options=options, wanted=wanted
-        )
-    return with_gradient(value, student, gradient)
-
-
 def value_and_gradient(
     student: Tensor, teacher: Tensor, *, temperature: float, options: WeightOptions | None, wanted: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The value and, if wanted, d value / d student, (N, C, h, w) float32."""
+    """`weighted_channel_kl` and its gradient in the student, for maps that `choice.triton_takes`.
+
+    Args:
+        student, teacher: (N, C, h, w) logits, of one shape, on the current device.
+        temperature: tau > 0.
+        options: how HWD weighs the channels; None: all weigh 1.
+        wanted: whether the gradient is.
+
+    Returns:
+        A float32 scalar, and (N, C, h, w) float32 or None.
+
+    Raises:
+        ValueError: there is not one class for every position of the maps.
+    """
     count, classes, height, width = student.shape
     size = height * width
     s, t = student.contiguous(), teacher.contiguous()
@@ -95,11 +63,13 @@ def value_and_gradient(
         weight, loss = None, kl
     else:
         weight, loss = torch.empty_like(kl), kl.new_empty(count)
-        counted = options.ids is not None and options.area_power != 0
+        ids = options.ids if options.area_power else None
+        if ids is not None and ids.shape != (count, size):
+            raise ValueError(f"{tuple(ids.shape)} classes of positions for maps {tuple(student.shape)}")
         _weights[(count,)](
             divergence,
             kl,
-            options.ids if counted else divergence,
+            divergence if ids is None else ids,
             weight,
             loss,
             classes,
@@ -110,7 +80,7 @@ def value_and_gradient(
             math.log(options.beta),
             1 - options.beta,
             options.temperature,
-            counted=counted,
+            counted=ids is not None,
             normalise=options.normalise,
             smoothing=SMOOTHINGS[options.smoothing],
             block=max(2, triton.next_power_of_2(classes + 1)),

@@ -28,7 +28,8 @@ def upsampled_ce_sum(
     """Sum over the counted pixels of the cross-entropy of bilinearly up-sampled logits.
 
     The same as `F.cross_entropy(F.interpolate(logits, ...), label, reduction="sum")`, an error for a label
-    out of range included. Differentiable once; computed in float32 at least, under autocast too.
+    out of range included (Triton's kernel cannot raise: NaN). Differentiable once; computed in float32 at
+    least, under autocast too.
 
     Args:
         logits: (N, C, h, w).
@@ -68,9 +69,11 @@ def _by_triton(
 
     if not triton_ce.takes(logits, label, align_corners=align_corners):
         return None
-    return triton_ce.value_and_gradient(
-        logits, label, align_corners=align_corners, ignore=ignore, wanted=wanted
-    )
+    # Triton launches on the current device.
+    with torch.cuda.device_of(logits):  # type: ignore[no-untyped-call]
+        return triton_ce.value_and_gradient(
+            logits, label, align_corners=align_corners, ignore=ignore, wanted=wanted
+        )
 
 
 def _value_and_gradient(

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwdkit.kernels.channel_kl import Place, Weighting, weighted_channel_kl
-from hwdkit.kernels.choice import triton_takes
+from hwdkit.kernels.channel_kl import weighted_channel_kl
+from hwdkit.kernels.weighting import Place, Weighting, WeightOptions
 from hwdkit.losses.channel_wise import channel_kl, log_activation
 from hwdkit.losses.labels import class_ids, small_label
 from hwdkit.losses.precision import at_least_float32
@@ -219,8 +219,6 @@ class HWD(nn.Module):
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
         s, t = student.logits, teacher.logits
-        if triton_takes(s):
-            return self._by_triton(s, t, label)
 
         def measure(place: Place, difference: Tensor, kl: Tensor) -> Tensor:
             return self._divergence(s[place], t[place], difference, kl)  # line 5: CD_c
@@ -228,19 +226,14 @@ class HWD(nn.Module):
         def weigh(images: slice, divergence: Tensor) -> Tensor:
             return self._weights(divergence, label[images], size=(s.shape[2], s.shape[3]))  # line 6: w_c
 
-        weighting = Weighting(measure, weigh)
+        weighting = Weighting(measure, weigh, lambda: self._options(s, label))
         return weighted_channel_kl(s, t, temperature=self.temperature, weighting=weighting)  # line 7: Eq. 4
 
-    def _by_triton(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
-        """The same lines, in kernels that know the options by name."""
-        from hwdkit.kernels.triton_channel_kl import (
-            WeightOptions,
-            triton_channel_kl,
-        )  # triton is not everywhere
-
+    def _options(self, student: Tensor, label: Tensor) -> WeightOptions:
+        """What `_divergence` and `_weights` do, as numbers."""
         power, (height, width) = _AREA_POWERS[self.area_correction], student.shape[2:]
         ids = class_ids(small_label(label, (height, width)), student.shape[1]) if power else None
-        options = WeightOptions(
+        return WeightOptions(
             divergence=self.divergence,
             on_logits=self.divergence_on == "logits",
             ids=ids,
@@ -252,7 +245,6 @@ class HWD(nn.Module):
             beta=self.beta,
             temperature=self.softmax_temperature,
         )
-        return triton_channel_kl(student, teacher, temperature=self.temperature, options=options)
 
     def _divergence(self, student: Tensor, teacher: Tensor, difference: Tensor, kl: Tensor) -> Tensor:
         """`channel_divergence`, from what is at hand: the activation maps' difference and their KL."""

@@ -79,7 +79,7 @@ def _finite(key: str, value: Tensor) -> Tensor:
         return value.clamp(max=largest)
     raise CheckpointError(
         f"the pretrained weights are damaged: {len(strange)} value(s) of {key} are not finite",
-        hint="save them in float32",
+        hint="save them in float32" if value.dtype == torch.float16 else "",
     )
 
 

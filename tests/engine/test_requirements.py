@@ -63,7 +63,12 @@ def test_tritons_kernels_need_a_gpu_and_triton(monkeypatch: pytest.MonkeyPatch) 
     section = recipe(False).train.model_copy(update={"kernels": "triton"})
     with pytest.raises(EnvironmentFailure, match="kernels: triton needs a GPU"):
         build.require_possible(section, torch.device("cpu"))
+    monkeypatch.setattr("hwdkit.engine.requirements.find_spec", lambda name: object())
+    monkeypatch.setenv("CC", "true")  # a program that is everywhere
     build.require_possible(section, torch.device("cuda"))
+    monkeypatch.setenv("CC", "/nowhere/gcc")
+    with pytest.raises(EnvironmentFailure, match="there is no /nowhere/gcc"):
+        build.require_possible(section, torch.device("cuda"))
     monkeypatch.setattr("hwdkit.engine.requirements.find_spec", lambda name: None)
     with pytest.raises(EnvironmentFailure, match="needs the package triton"):
         build.require_possible(section, torch.device("cuda"))

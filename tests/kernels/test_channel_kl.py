@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hwdkit.kernels.channel_kl import Place, Weighting, weighted_channel_kl
+from hwdkit.kernels.channel_kl import weighted_channel_kl
+from hwdkit.kernels.weighting import Place, Weighting
 from hwdkit.losses.channel_wise import CWD, channel_kl, channel_wise
 from hwdkit.losses.hwd import HWD
 from hwdkit.types import SegOutput

@@ -69,6 +69,22 @@ def test_a_retained_graph_gives_the_same_gradient_again_and_leaves_the_first_alo
 
 
 @every_loss
+def test_several_slopes_at_once_are_served(loss: Loss) -> None:
+    leaf = STUDENT.clone().requires_grad_()
+    slopes = torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64)
+    (together,) = torch.autograd.grad(loss(leaf), leaf, slopes, is_grads_batched=True)
+    one = slope(loss, leaf)
+    torch.testing.assert_close(together, torch.stack([factor * one for factor in slopes]))
+
+
+@every_loss
+def test_a_traced_loss_has_the_same_gradient(loss: Loss) -> None:
+    leaf = STUDENT.clone().requires_grad_()
+    traced = torch.compile(lambda x: 2 * loss(x), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(slope(traced, leaf), 2 * slope(loss, leaf))
+
+
+@every_loss
 def test_gradients_that_meet_in_one_leaf_are_summed(loss: Loss) -> None:
     leaf = STUDENT.clone().requires_grad_()
     for _ in range(2):

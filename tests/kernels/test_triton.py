@@ -14,14 +14,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from hwdkit.kernels import choice
-from hwdkit.kernels.channel_kl import weighted_channel_kl
 from hwdkit.kernels.upsampled_ce import upsampled_ce_sum
+from hwdkit.losses.channel_wise import CWD
 from hwdkit.losses.cross_entropy import CrossEntropy
 from hwdkit.losses.hwd import HWD
 from hwdkit.types import IGNORE, SegOutput
@@ -103,34 +104,36 @@ def test_a_label_that_is_no_class_makes_the_loss_nan() -> None:
     assert upsampled_ce_sum(maps(1, 3, 2, 2), label, align_corners=True, ignore=IGNORE).isnan()
 
 
-EVERY_HWD = [
-    (divergence, on, area, smoothing, normalise)
-    for divergence, on, area, smoothing, normalise in itertools.product(
-        ("mse", "l1", "smooth_l1", "kl"),
-        ("activation", "logits"),
-        ("none", "paper", "sqrt"),
-        ("effective_number", "softmax"),
-        (True, False),
+EVERY_HWD: list[dict[str, Any]] = [
+    dict(zip(("divergence", "divergence_on", "smoothing", "area_correction", "normalise"), one, strict=True))
+    for one in (
+        *itertools.product(
+            ("mse", "l1", "smooth_l1", "kl"),
+            ("activation",),
+            ("effective_number",),
+            ("none", "paper"),
+            (True,),
+        ),
+        *itertools.product(("mse", "l1", "smooth_l1"), ("logits",), ("softmax",), ("sqrt",), (True, False)),
+        ("mse", "activation", "softmax", "square", True),
+        ("mse", "activation", "effective_number", "none", False),
     )
-    if (divergence, on) != ("kl", "logits")
 ]
+"""Each value of each option, and those together that meet in a kernel."""
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_hwd_is_that_of_torch_with_every_option(dtype: torch.dtype) -> None:
-    label = labels(5, 2, 72, 56)
-    for divergence, on, area, smoothing, normalise in EVERY_HWD:
-        loss = HWD(
-            divergence=divergence,
-            divergence_on=on,
-            area_correction=area,
-            smoothing=smoothing,
-            normalise=normalise,
-            mu=1.0,
-        )
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [(torch.float32, EVERY_HWD), (torch.bfloat16, EVERY_HWD[:2]), (torch.float16, EVERY_HWD[:2])],
+    ids=["float32", "bfloat16", "float16"],
+)
+def test_hwd_is_that_of_torch_with_every_option(dtype: torch.dtype, options: list[dict[str, Any]]) -> None:
+    label = labels(4, 2, 40, 48)
+    for option in options:
+        loss = HWD(**option, mu=1.0)
         student, teacher = (
-            maps(2, 5, 9, 7, dtype=dtype).requires_grad_(),
-            maps(2, 5, 9, 7, seed=1, dtype=dtype),
+            maps(2, 4, 5, 6, dtype=dtype).requires_grad_(),
+            maps(2, 4, 5, 6, seed=1, dtype=dtype),
         )
         exact = student.detach().double().requires_grad_()
         ours, expected = (
@@ -140,12 +143,38 @@ def test_hwd_is_that_of_torch_with_every_option(dtype: torch.dtype) -> None:
         agree(ours, expected, student, exact, within=1e-5 if dtype == torch.float32 else 4e-3)
 
 
-def test_channel_kl_is_that_of_torch_in_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels(NAMES[1]), "BLOCK", 16)
-    student, teacher = maps(2, 3, 9, 7).requires_grad_(), maps(2, 3, 9, 7, seed=1)
-    exact = student.detach().double().requires_grad_()
-    ours = weighted_channel_kl(student, teacher, temperature=4.0)
-    agree(ours, weighted_channel_kl(exact, teacher.double(), temperature=4.0), student, exact, within=1e-6)
+@pytest.mark.parametrize(
+    "loss", [HWD(area_correction="paper", mu=1), CWD(student_channels=3, teacher_channels=3)]
+)
+def test_a_map_in_several_blocks_is_one_map(monkeypatch: pytest.MonkeyPatch, loss: HWD | CWD) -> None:
+    """More positions than a block has, and more than are counted at a time; integers among the options."""
+    monkeypatch.setattr(kernels(NAMES[1]), "BLOCK", 512)
+    student = maps(1, 3, 40, 33).to(memory_format=torch.channels_last).requires_grad_()
+    teacher, exact = maps(1, 3, 40, 33, seed=1), student.detach().double().requires_grad_()
+    ours, expected = (
+        loss(SegOutput(s, None, {}), SegOutput(t, None, {}), labels(3, 1, 80, 66))
+        for s, t in ((student, teacher), (exact, teacher.double()))
+    )
+    agree(ours, expected, student, exact, within=1e-5)
+
+
+def test_maps_and_labels_that_do_not_belong_together_are_refused() -> None:
+    student = maps(2, 3, 4, 4)
+    label = labels(3, 2, 16, 16)
+    loss = HWD(area_correction="paper")
+    for teacher in (maps(2, 3, 2, 2), maps(2, 5, 4, 4), maps(1, 3, 4, 4)):
+        with pytest.raises(ValueError, match="maps of one shape"):
+            loss(SegOutput(student, None, {}), SegOutput(teacher, None, {}), label)
+    with pytest.raises(ValueError, match="classes of positions"):
+        loss(SegOutput(student, None, {}), SegOutput(student, None, {}), label[:1])
+
+
+def test_maps_laid_out_in_any_way_have_the_same_cross_entropy() -> None:
+    plain, label = maps(2, 3, 3, 4), labels(3, 2, 20, 24)
+    expected = upsampled_ce_sum(plain, label, align_corners=True, ignore=IGNORE)
+    for student in (plain.to(memory_format=torch.channels_last), plain.mT.contiguous().mT):
+        turned = label.mT.contiguous().mT
+        assert torch.equal(upsampled_ce_sum(student, turned, align_corners=True, ignore=IGNORE), expected)
 
 
 @pytest.mark.parametrize("classes", [1, 4])
@@ -213,9 +242,13 @@ for smoothing in (0, 1):
     build(triton_channel_kl._weights, counted=True, normalise=True, smoothing=smoothing, **HWD)
 build(triton_channel_kl._weights, classes=1, counted=False, normalise=False, smoothing=0, **HWD)
 build(triton_channel_kl._gradient, 8, weighted=True, block=4096)
-for pixels, block in ((128, 16), (512, 4)):
+build(triton_channel_kl._gradient, 8, size=1, weighted=False, block=1)  # numbers equal to 1 are constants
+for pixels, block in ((128, 16), (2048, 2)):
     build(triton_ce._cell, wanted=True, pixels=pixels, block=block)
 build(triton_ce._cell, wanted=False, pixels=128, block=16)
+sizes = "classes height width label_height label_width most_rows most_columns"
+ones = dict.fromkeys(sizes.split(), 1)
+build(triton_ce._cell, wanted=True, pixels=16, block=1, **ones)
 """
 
 
