@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hwdkit.kernels.bilinear import cells, largest_cell
+from hwdkit.kernels.bilinear import largest_cell
 
 HELD = 2048
 """Scores that a program holds at a time, two classes at the least: of many more ptxas spills registers."""
@@ -46,38 +46,30 @@ def value_and_gradient(
     Returns:
         A float32 scalar, and (N, C, h, w) float32 or None.
     """
-    count, classes, height, width = logits.shape
-    like = logits.new_empty(0, dtype=torch.float32)
-    down = cells(height, label.shape[1], align_corners=align_corners, like=like)
-    across = cells(width, label.shape[2], align_corners=align_corners, like=like)
-    near = logits.permute(0, 2, 3, 1).contiguous()  # the classes of a position lie together
+    (count, classes, height, width), (_, rows, columns) = logits.shape, label.shape
+    most_rows = largest_cell(height, rows, align_corners=align_corners)
+    most_columns = largest_cell(width, columns, align_corners=align_corners)
+    pixels = max(16, triton.next_power_of_2(most_rows * most_columns))
     grid = (count, height + 1, width + 1)
-    loss = like.new_empty(grid)
-    parts = like.new_empty((2, 2, *grid, classes) if wanted else 1)
-    pixels = max(16, triton.next_power_of_2(down.members.shape[1] * across.members.shape[1]))
-    block = max(2, min(32, HELD // pixels))
+    near = logits.permute(0, 2, 3, 1).contiguous()  # the classes of a position lie together
+    loss = logits.new_empty(grid, dtype=torch.float32)
+    parts = logits.new_empty((2, 2, *grid, classes) if wanted else 1, dtype=torch.float32)
     _cell[grid](
         near,
         label.contiguous(),
         loss,
         parts,
-        down.members[:, 0].contiguous(),
-        down.inside,
-        down.fraction,
-        across.members[:, 0].contiguous(),
-        across.inside,
-        across.fraction,
         classes,
         height,
         width,
-        label.shape[1],
-        label.shape[2],
+        rows,
+        columns,
+        most_columns,
         ignore,
-        down.members.shape[1],
-        across.members.shape[1],
+        align_corners=align_corners,
         wanted=wanted,
         pixels=pixels,
-        block=min(block, triton.next_power_of_2(classes)),
+        block=min(max(2, min(32, HELD // pixels)), triton.next_power_of_2(classes)),
         num_warps=4 if pixels <= 512 else 8,
     )
     gradient = _joined(_joined(parts)).permute(0, 3, 1, 2) if wanted else None
@@ -103,25 +95,47 @@ def _joined(parts: Tensor) -> Tensor:
 
 
 @triton.jit
+def _first(cell, source, target, align_corners: tl.constexpr):
+    """The first target position of a cell along an axis, exactly: all numbers are whole.
+
+    Position i lies at i (source - 1) / (target - 1), or at ((2 i + 1) source / target - 1) / 2; cell k begins
+    at source position k - 1.
+    """
+    if align_corners:
+        over, under = (cell - 1) * tl.maximum(target - 1, 1), tl.maximum(source - 1, 1)
+    else:
+        over, under = (2 * cell - 1) * target - source, 2 * source
+    first = tl.minimum((tl.maximum(over, 0) + under - 1) // under, target)
+    return tl.where(cell == 0, 0, tl.where(cell > source, target, first))
+
+
+@triton.jit
+def _fraction(position, cell, source, target, align_corners: tl.constexpr):
+    """How far behind the beginning of its cell a target position lies, 0 to 1."""
+    if align_corners:
+        under = tl.maximum(target - 1, 1)
+        over = position * (source - 1) - (cell - 1) * under
+    else:
+        under = 2 * target
+        over = (2 * position + 1) * source - (2 * cell - 1) * target
+    # Outside of the first and the last source position both corners are the same.
+    return tl.minimum(tl.maximum(over.to(tl.float32) / under, 0.0), 1.0)
+
+
+@triton.jit
 def _cell(
     near,
     label,
     loss,
     parts,
-    first_row,
-    rows,
-    row_fraction,
-    first_column,
-    columns,
-    column_fraction,
     classes,
     height,
     width,
-    label_height,
-    label_width,
-    ignore,
-    most_rows,
+    rows,
+    columns,
     most_columns,
+    ignore,
+    align_corners: tl.constexpr,
     wanted: tl.constexpr,
     pixels: tl.constexpr,
     block: tl.constexpr,
@@ -130,16 +144,13 @@ def _cell(
     image = tl.program_id(0).to(tl.int64)
     y, x = tl.program_id(1), tl.program_id(2)
     pixel = tl.arange(0, pixels)
-    row, column = pixel // most_columns, pixel % most_columns
-    inside = (row < tl.load(rows + y)) & (column < tl.load(columns + x))
-    below = tl.load(row_fraction + y * most_rows + row, mask=inside, other=0.0)
-    right = tl.load(column_fraction + x * most_columns + column, mask=inside, other=0.0)
-    at = (
-        (image * label_height + tl.load(first_row + y) + row) * label_width
-        + tl.load(first_column + x)
-        + column
-    )
-    own = tl.load(label + at, mask=inside, other=ignore).to(tl.int32)
+    row = _first(y, height, rows, align_corners) + pixel // most_columns
+    column = _first(x, width, columns, align_corners) + pixel % most_columns
+    inside = row < _first(y + 1, height, rows, align_corners)
+    inside = inside & (column < _first(x + 1, width, columns, align_corners))
+    below = _fraction(row, y, height, rows, align_corners)
+    right = _fraction(column, x, width, columns, align_corners)
+    own = tl.load(label + (image * rows + row) * columns + column, mask=inside, other=ignore).to(tl.int32)
     counted = inside & (own != ignore)
 
     top, bottom = tl.maximum(y - 1, 0), tl.minimum(y, height - 1)

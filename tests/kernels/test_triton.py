@@ -220,8 +220,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from hwdkit.kernels import triton_ce, triton_channel_kl
 
-TYPES = {"*bf16": "student teacher near", "*i64": "ids label first_row rows first_column columns"}
-TYPES["i32"] = "size classes height width label_height label_width ignore most_rows most_columns"
+TYPES = {"*bf16": "student teacher near", "*i64": "ids label"}
+TYPES["i32"] = "size classes height width rows columns most_columns ignore"
 TYPES["fp32"] = "area_power mu sigma log_beta one_less_beta temperature inverse factor"
 KNOWN = {name: type for type, names in TYPES.items() for name in names.split()}
 
@@ -244,11 +244,11 @@ build(triton_channel_kl._weights, classes=1, counted=False, normalise=False, smo
 build(triton_channel_kl._gradient, 8, weighted=True, block=4096)
 build(triton_channel_kl._gradient, 8, size=1, weighted=False, block=1)  # numbers equal to 1 are constants
 for pixels, block in ((128, 16), (2048, 2)):
-    build(triton_ce._cell, wanted=True, pixels=pixels, block=block)
-build(triton_ce._cell, wanted=False, pixels=128, block=16)
-sizes = "classes height width label_height label_width most_rows most_columns"
+    build(triton_ce._cell, wanted=True, align_corners=pixels == 128, pixels=pixels, block=block)
+build(triton_ce._cell, wanted=False, align_corners=True, pixels=128, block=16)
+sizes = "classes height width rows columns most_columns"
 ones = dict.fromkeys(sizes.split(), 1)
-build(triton_ce._cell, wanted=True, pixels=16, block=1, **ones)
+build(triton_ce._cell, wanted=True, align_corners=False, pixels=16, block=1, **ones)
 """
 
 

@@ -144,7 +144,7 @@ def test_span_holds_every_source_position_that_is_read(
 def test_taps_are_those_of_interpolate() -> None:
     line = torch.arange(7, dtype=torch.float64).square()
     for align_corners in (True, False):
-        low, high, fraction = taps(7, 20, align_corners=align_corners, like=line)
+        low, high, fraction = taps(7, 20, align_corners=align_corners)
         ours = line[low] * (1 - fraction) + line[high] * fraction
         expected = F.interpolate(line[None, None], 20, mode="linear", align_corners=align_corners)[0, 0]
         torch.testing.assert_close(ours, expected)
