@@ -454,6 +454,51 @@ def test_debug_shows_the_traceback_of_a_mistake(monkeypatch: pytest.MonkeyPatch)
 # --- pipes
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "kind"), [(signal.SIGINT, 130, "cancelled"), (signal.SIGTERM, 75, "interrupted")]
+)
+def test_a_signal_while_modules_are_imported_ends_the_command(
+    number: signal.Signals, code: int, kind: str
+) -> None:
+    """Third-party modules catch whatever is raised while they are imported."""
+    program = (
+        "import os, sys; from hwdkit.commands import exits\n"
+        "sys.argv = ['hwdkit', 'distill', '--json']\n"
+        "with exits.leaving_at_once():\n"
+        f"    try: os.kill(os.getpid(), {int(number)})\n"
+        "    except BaseException: pass\n"
+        "    print('went on')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment())
+    assert done.returncode == code
+    assert json.loads(done.stdout)["error"]["kind"] == kind
+    assert done.stderr.count("error[") == 1
+
+
+def test_letters_that_stdout_lacks_are_replaced(pair: Pair) -> None:
+    arguments = ["evaluate", "-c", pair.student, "--data-root", pair.data, "--gpus", 0, "-q"]
+    outcome = end(process(*arguments, PYTHONIOENCODING="ascii", PYTHONUTF8="0"))
+    assert outcome.code == 0, outcome.err
+    assert "mIoU" in outcome.out
+
+
+def test_a_closed_or_full_stdout_exits_6(pair: Pair) -> None:
+    command = f"{sys.executable} -m hwdkit recipes list"
+    for redirected, words in ((">&-", "stdout is closed"), ("> /dev/full", "cannot write to stdout")):
+        done = subprocess.run(
+            f"{command} {redirected}", shell=True, capture_output=True, text=True, env=environment()
+        )
+        assert done.returncode == 6, done.stderr
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_quiet_is_for_the_terminal_not_for_the_runs_own_log(pair: Pair, tmp_path: Path) -> None:
+    done = hwdkit(*distilling(pair, *steps(1), "--out", tmp_path / "run", "--quiet"))
+    assert (done.code, done.err) == (0, "")
+    assert "step 1/1" in (tmp_path / "run" / "train.log").read_text()
+
+
 def test_a_reader_that_leaves_is_no_failure() -> None:
     for line in (["recipes", "list"], ["recipes", "schema"], ["recipes", "show", "scenes-r10-hwd", "--json"]):
         running = process(*line)

@@ -5,7 +5,6 @@ stdout carries the result (a table, or one JSON document with --json); logs, pro
 
 from __future__ import annotations
 
-import errno
 import sys
 from typing import Annotated, NoReturn
 
@@ -14,7 +13,7 @@ import typer
 from hwdkit import __version__
 from hwdkit.cli.catalogue import Commands
 from hwdkit.commands import exits
-from hwdkit.errors import Cancelled, HwdkitError, UsageError
+from hwdkit.errors import Cancelled, HwdkitError
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 bug, 2 usage, 3 recipe, 4 data, 5 checkpoint, 6 environment, 7 diverged, 8 memory, "
@@ -55,9 +54,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = exits.complain(Cancelled("cancelled"))
     except OSError as error:
-        # A name on the command line; what hwdkit writes itself is short.
-        too_long = UsageError(f"{error.filename}: {error.strerror}")
-        code = exits.complain(too_long) if error.errno == errno.ENAMETOOLONG else exits.bug(error)
+        code = exits.of_system(error)
     except Exception as error:
         code = exits.usage(error) if hasattr(error, "format_message") else exits.bug(error)
     else:

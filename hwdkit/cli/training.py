@@ -99,6 +99,7 @@ def distill(
     )  # fmt: skip
 
 
+@exits.leaving_at_once()
 def _train(
     command: str, name: str | None, overrides: list[str] | None, *, teacher: str | None, out: Path | None,
     resume: Path | None, auto_resume: bool, init_from: Path | None, data_root: Path, max_time: str | None,

@@ -15,6 +15,8 @@ from rich.logging import RichHandler
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hwdkit.errors import EnvironmentFailure
+
 logger = logging.getLogger("hwdkit")
 stderr = Console(stderr=True)
 stdout = Console()
@@ -24,7 +26,7 @@ def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:
     """Send hwdkit's log to stderr: bare lines, so that a pipe reads what a person reads."""
     logger.handlers.clear()
     logger.propagate = False
-    logger.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     handler: logging.Handler
     if stderr.is_terminal:
         handler = RichHandler(
@@ -33,13 +35,14 @@ def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:
     else:
         handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setLevel(logging.WARNING if quiet else logging.NOTSET)  # a run's log file is told everything
     logger.addHandler(handler)
 
 
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Copy the log to a file, with times."""
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     try:
@@ -56,7 +59,8 @@ def progress(title: str, total: int, *, done: int = 0, show: bool = True) -> Ite
     Yields:
         A function that is told how much is done by now.
     """
-    if not (show and stderr.is_terminal and logger.isEnabledFor(logging.INFO)):
+    quiet = any(handler.level > logging.INFO for handler in logger.handlers)
+    if not (show and stderr.is_terminal and not quiet):
         yield lambda _: None
         return
     columns = (
@@ -86,10 +90,18 @@ def print_result(result: RenderableType) -> None:
 
 
 def write(text: str) -> None:
-    """Write to stdout; a reader that has left, like `head`, is no failure of ours."""
+    """Write to stdout; a reader that has left, like `head`, is no failure of ours.
+
+    Raises:
+        EnvironmentFailure: stdout is closed, or its disk is full.
+    """
+    if sys.stdout is None:
+        raise EnvironmentFailure("stdout is closed: the result has nowhere to go")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Python flushes stdout once more on its way out, which must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise EnvironmentFailure(f"cannot write to stdout: {error.strerror}") from error

@@ -6,15 +6,23 @@ only an error needs is imported when there is one: this module is part of every 
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
 
-from hwdkit.errors import HwdkitError, UsageError
+from hwdkit.errors import Cancelled, EnvironmentFailure, HwdkitError, Interrupted, UsageError
+
+_REFUSALS = (errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
 
 class _Stdout:
@@ -24,8 +32,10 @@ class _Stdout:
 
 
 def begin() -> None:
-    """Forget an earlier command of this process."""
+    """Forget an earlier command of this process; let no letter that stdout lacks end this one."""
     _Stdout.has_document = False
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def print_result(
@@ -65,6 +75,15 @@ def usage(error: Any) -> int:
     return complain(complaint)
 
 
+def of_system(error: OSError) -> int:
+    """What the system refuses is the user's to mend; any other error of this kind is a bug."""
+    if error.errno == errno.ENAMETOOLONG:  # a name on the command line; what hwdkit writes itself is short
+        return complain(UsageError(f"{error.filename}: {error.strerror}"))
+    if error.errno in _REFUSALS and error.filename is not None:
+        return complain(EnvironmentFailure(str(error.strerror), where=str(error.filename)))
+    return bug(error)
+
+
 def bug(error: Exception) -> int:
     """Anything else is ours: its traceback stays."""
     from hwdkit.commands import launch
@@ -95,6 +114,37 @@ def complain(error: HwdkitError) -> int:
     if not getattr(error, "printed", False):
         _write_failure(error)
     return error.exit_code
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end a command that has made nothing yet; what needs time to save listens itself.
+
+    An exception would not do: third-party modules catch whatever is raised while they are imported.
+    """
+    from hwdkit.commands import console, launch  # noqa: F401  an interrupted import cannot be told about
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        if number == signal.SIGINT:
+            code = complain(Cancelled("cancelled"))
+        else:
+            code = complain(
+                Interrupted("stopped (SIGTERM) before it began", hint="give the same command again")
+            )
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _printable(text: str) -> str:

@@ -38,6 +38,20 @@ def default_path(recipe_name: str) -> Path:
     return Path("runs") / recipe_name / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(3)}"
 
 
+_locks: set[int] = set()
+"""Descriptors of the folders that this process holds."""
+
+
+def _leave_locks_to_the_parent() -> None:
+    """A loader that outlives a killed run for a moment would keep its folder locked."""
+    for descriptor in _locks:
+        os.close(descriptor)
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_leave_locks_to_the_parent)
+
+
 class RunDir:
     """A run's folder. Constructing it touches nothing; `create` and `reopen` say which case is meant."""
 
@@ -86,6 +100,7 @@ class RunDir:
             self._held = os.open(self.path, os.O_RDONLY)
         except OSError as error:
             raise write_failure(self.path, error) from error
+        _locks.add(self._held)
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -100,9 +115,10 @@ class RunDir:
 
     def release(self) -> None:
         """Let others have the folder."""
-        if self._held is not None:
+        if self._held in _locks:
+            _locks.remove(self._held)
             os.close(self._held)
-            self._held = None
+        self._held = None
 
     def create(self, recipe_text: str, *, or_unsaved: bool = False) -> None:
         """Take a new or empty folder; `or_unsaved` as in `require_unused`.
@@ -131,12 +147,19 @@ class RunDir:
             raise CheckpointError(
                 "this run stopped before its first checkpoint",
                 where=str(self.path),
-                hint="start anew with another --out",
+                hint=f"begin it again: the command that began it, with --out {self.path} --auto-resume",
             )
         state = load_tensors(self.last)
         if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
             raise CheckpointError("not a training state", where=str(self.last))
         return state
+
+    def result(self) -> dict[str, Any] | None:
+        """What a finished run has come to, as it was printed; None: not finished, or moved since."""
+        info = self.read_info()
+        found: dict[str, Any] | None = info.get("result") if info.get("status") == "finished" else None
+        here = found is not None and Path(found["run_dir"]).resolve() == self.path.resolve()
+        return found if found and here and Path(found["checkpoint"]).is_file() else None
 
     def save_state(self, state: dict[str, Any]) -> None:
         save_tensors(self.last, state)

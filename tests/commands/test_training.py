@@ -230,14 +230,27 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_forgets_what_came_aft
     assert weights(out) == weights(world.folder / "whole")
 
 
-def test_resuming_a_finished_run_repeats_only_its_end(world: World, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_prints_its_result_again_and_touches_nothing(world: World) -> None:
+    out = world.folder / "whole"
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file()}
+    again = distill.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
+    assert again == world.student
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_finished_run_that_lost_its_network_or_was_moved_repeats_only_its_end(
+    world: World, tmp_path: Path
+) -> None:
     out = Path(shutil.copytree(world.folder / "whole", tmp_path / "run"))
-    before = (out / "student.safetensors").read_bytes()
+    before, seconds = (out / "student.safetensors").read_bytes(), info(out)["seconds"]
     (out / "student.safetensors").unlink()
     result = distill.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
     assert (out / "student.safetensors").read_bytes() == before
+    assert result["run_dir"] == str(out)
     assert result["last"] == world.student["last"]
     assert result["best"]["miou"] == world.student["best"]["miou"]
+    assert result["seconds"] >= seconds > 0  # of all its sessions
 
 
 def test_the_runs_own_recipe_repeats_the_run(world: World, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,25 @@ def test_a_killed_process_leaves_its_folder_free(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.hold()
     run.release()
+
+
+def test_a_process_forked_by_a_run_does_not_hold_its_folder(tmp_path: Path) -> None:
+    """A loader that outlives a killed run for a moment must not keep the next one out."""
+    code = (
+        "import os, sys, time; from pathlib import Path; from hwdkit.engine.rundir import RunDir\n"
+        "run = RunDir(Path(sys.argv[1])); run.hold()\n"
+        "child = os.fork()\n"
+        "if child == 0: os.close(1); time.sleep(60)\n"
+        "print(child, flush=True); os._exit(0)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    child = int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=30).stdout)
+    try:
+        run = RunDir(tmp_path)
+        run.hold()
+        run.release()
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_file_system_without_locks_is_used_all_the_same(

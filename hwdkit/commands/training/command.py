@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from hwdkit.engine.rundir import RunDir, default_path
 from hwdkit.errors import CheckpointError, RecipeError
 from hwdkit.recipe.load import load
 from hwdkit.recipe.schema import Recipe
+
+log = logging.getLogger("hwdkit")
 
 RESUMABLE_CHANGES = {"data.workers", "train.log_every", "train.evaluate_every", "train.save_every"}
 """Keys that a resumed run may change: they move no weight."""
@@ -30,7 +33,12 @@ def train(recipe: Recipe, role: Role, settings: Settings) -> dict[str, Any]:
     """
     with started(cpu=settings.cpu) as ranks:
         path = _agree_on_path(settings.out or default_path(recipe.name), ranks)
-        return Run(recipe, role, RunDir(path), settings, ranks).execute()
+        folder = RunDir(path)
+        result = folder.result() if settings.resume else None
+        if result is not None:
+            log.info("%s is finished: nothing to do", path)
+            return result
+        return Run(recipe, role, folder, settings, ranks).execute()
 
 
 def resumed_recipe(run_dir: Path, overrides: list[str]) -> Recipe:

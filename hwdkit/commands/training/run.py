@@ -113,7 +113,8 @@ class Run:
 
     def execute(self) -> dict[str, Any]:
         try:
-            return self._execute()
+            with self.stop.listening():  # from here on a signal means: one more step, save, leave
+                return self._execute()
         finally:
             self.folder.release()
 
@@ -182,11 +183,11 @@ class Run:
             log.info(narration.beginning(recipe, self.role, images, self.ranks))
             log.info("run directory: %s", self.folder.path)
         stream = build.stream(recipe, self.index, start_step=self.training.step, ranks=self.ranks)
-        began, first_step = time.perf_counter(), self.training.step
+        first_step = self.training.step
+        self.began = time.perf_counter() - float(self.folder.read_info().get("seconds", 0.0))
         self.told_step = first_step
         with (
             closing(stream),  # ends the loader processes, also when a step raises
-            self.stop.listening(),
             console.progress(
                 recipe.name, plan.iterations, done=first_step, show=self.ranks.is_main
             ) as advance,
@@ -198,13 +199,12 @@ class Run:
                 stop=self.stop,
             )
             finished = fit(self.training, stream, teach, plan=plan, hooks=hooks, ranks=self.ranks)
-        seconds = time.perf_counter() - began
         if not finished:
             command = "distill" if self.role == "student" else "train-teacher"
             root = self.settings.data_root
             more = "" if root == Settings.data_root else f" --data-root {root}"
             raise self.stop.error(f"hwdkit {command} --resume {self.folder.path}{more}")
-        return self._finish(seconds, steps=plan.iterations - first_step)
+        return self._finish(steps=plan.iterations - first_step)
 
     def _log(self, row: dict[str, float], advance: Callable[[int], None]) -> None:
         if self.ranks.is_main:
@@ -263,6 +263,7 @@ class Run:
         if self.ranks.is_main:
             self.folder.save_state({**self.training.state_dict(), "best": self.best, "latest": self.latest})
             self.folder.write_csv()  # a run may be killed: the table is never far behind
+            self.folder.update_info(seconds=self._seconds())
         wait_for_all()
 
     def _save_network(self, path: Path) -> None:
@@ -279,7 +280,11 @@ class Run:
         state = self.training.ema.average if self.training.ema else student.state_dict()
         save_model(path, state, metadata)
 
-    def _finish(self, seconds: float, *, steps: int) -> dict[str, Any]:
+    def _seconds(self) -> float:
+        """Since training began, over all its sessions; of a killed one up to its last save."""
+        return round(time.perf_counter() - self.began, 2)
+
+    def _finish(self, *, steps: int) -> dict[str, Any]:
         result: dict[str, Any] = {"run_dir": str(self.folder.path)}
         if not self.ranks.is_main:
             return result
@@ -295,7 +300,7 @@ class Run:
             "checkpoint": str(path),
             "best": {**self.best, "checkpoint": str(self.folder.best)},
             "last": self.latest,
-            "seconds": round(seconds, 2),
+            "seconds": self._seconds(),
             "images_per_s": round(images / self.busy_seconds, 2) if steps else 0.0,
             "next": after_training(
                 self.folder.path,
