@@ -75,7 +75,9 @@ class RunDir:
         Args:
             or_unsaved: a run that ended before its first checkpoint holds nothing to lose: begin it again.
         """
-        if not self.path.exists() or (self.path.is_dir() and all(map(_is_torn, self.path.iterdir()))):
+        if self.path.exists() and not self.path.is_dir():
+            raise RecipeError("a file is in the way of the run directory", where=str(self.path))
+        if not self.path.exists() or all(map(_is_torn, self.path.iterdir())):
             return
         unsaved = self.recipe.is_file() and not self.last.is_file()
         if unsaved and or_unsaved:

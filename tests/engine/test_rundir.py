@@ -65,7 +65,7 @@ def test_a_used_folder_is_refused_and_left_alone(tmp_path: Path, used_by: str) -
 
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecipeError):
+    with pytest.raises(RecipeError, match="a file is in the way"):
         RunDir(tmp_path / "file").create("")
     with pytest.raises(EnvironmentFailure):
         RunDir(tmp_path / "file" / "run").create("")
