@@ -82,7 +82,7 @@ def compare(
             f"--json and --format {wanted[0]}: stdout holds one of them", hint="or add --out DIR"
         )
     if out is not None:
-        paths.require_folder("--out", out)
+        paths.require_writable("--out", out)
     given = compare_arguments.parse(networks, teacher)
     device = values.launch_plan(gpus=gpus)
 

@@ -70,13 +70,17 @@ def evaluate(
     for option, pair in (("--window", window), ("--stride", stride)):
         if min(pair) < 1:
             raise UsageError(f"{option}: {pair[0]} {pair[1]} is not a height and a width in pixels")
+    for option, folder in (("--save-masks", save_masks), ("--save-overlays", save_overlays)):
+        if folder is not None:
+            paths.require_writable(option, folder)
+    if save_predictions is not None:
+        paths.require_empty("--save-predictions", save_predictions)
 
     from hwdkit.commands import console
     from hwdkit.commands import evaluate as command
     from hwdkit.commands.launch import is_worker, launch_again, speaks
 
     console.set_up_logging(quiet=quiet or not speaks())
-    command.require_empty(save_predictions)
     paths.require_folder("--data-root", data_root)
     if not is_worker() and plan.processes() > 1:
         return launch_again(plan)

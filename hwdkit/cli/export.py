@@ -20,8 +20,13 @@ def export(
     checkpoint: Checkpoint,
     out: Annotated[Path, typer.Option("--out", "-o", help="A new file: .onnx, or .pt2 for torch-export.")],
     kind: Annotated[
-        str, typer.Option("--format", help="onnx | torch-export (a .pt2 archive for PyTorch)")
-    ] = "onnx",
+        str | None,
+        typer.Option(
+            "--format",
+            help="onnx | torch-export (a .pt2 archive for PyTorch)",
+            show_default="what the suffix of --out says",
+        ),
+    ] = None,
     size: Annotated[
         str, typer.Option("--input", metavar="HxW", help="Size of the image that the file takes.")
     ] = "512x512",
@@ -78,7 +83,8 @@ def export(
     The file holds the deployed network: no auxiliary head, evaluation mode. Class names, colours and what the
     input must look like are in its metadata.
     """
-    format_ = values.one_of("--format", kind, ("onnx", "torch-export"))
+    implied = "torch-export" if out.suffix == ".pt2" else "onnx"
+    format_ = values.one_of("--format", kind or implied, ("onnx", "torch-export"))
     height_width = height_by_width("--input", size, least=32)
     axes = _axes(dynamic)
     what = values.one_of("--output", output, ("logits", "full", "classes"))

@@ -125,7 +125,8 @@ def per_class_report(
     wanted = formats or (["table"] if saved else [name for name in FORMATS if name != "latex"])
     for name in wanted:
         values.one_of("--format", name, FORMATS)
-    out = paths.require_folder("--out", out or Path("reports"))
+    writes = any(name != "table" for name in wanted)
+    out = (paths.require_writable if writes else paths.require_folder)("--out", out or Path("reports"))
     device = values.launch_plan(gpus=gpus)
 
     from hwdkit.commands import console

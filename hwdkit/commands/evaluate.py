@@ -72,8 +72,10 @@ def run(checkpoint: Path, options: Options) -> dict[str, Any]:
     Raises:
         CheckpointError, DataError: the network or the dataset is missing, or they do not fit.
         UsageError: predictions are to go into a folder that holds something.
+        EnvironmentFailure: or into one that cannot be written.
     """
-    require_empty(options.save_predictions)  # in every process, before the first of them writes
+    if options.save_predictions is not None:  # in every process, before the first of them writes
+        paths.require_empty("--save-predictions", options.save_predictions)
     loaded = load_network(checkpoint)
     index = load_index(options.data_root / (options.dataset or str(loaded.metadata["dataset"])))
     require_classes(loaded, index)
@@ -104,16 +106,6 @@ def run(checkpoint: Path, options: Options) -> dict[str, Any]:
         "images_in_split": len(dataset),
         **result.to_dict(index.classes),
     }
-
-
-def require_empty(folder: Path | None) -> None:
-    """Refuse a folder that holds something: predictions of two networks must not mix.
-
-    Raises:
-        UsageError: it does, or is no folder.
-    """
-    if folder is not None:
-        paths.require_empty("--save-predictions", folder)
 
 
 def check_gate(result: dict[str, Any], fail_under: float | None) -> GateError | None:

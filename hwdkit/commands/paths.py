@@ -5,12 +5,13 @@ Nothing is made here; writing is `hwdkit.checkpoints.files.replacing`.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from hwdkit.data.file_names import LONGEST_NAME as LONGEST_NAME
 from hwdkit.data.file_names import is_too_long
-from hwdkit.errors import UsageError
+from hwdkit.errors import EnvironmentFailure, UsageError
 
 
 def require_possible(option: str, path: Path) -> Path:
@@ -43,11 +44,42 @@ def require_folder(option: str, path: Path) -> Path:
     return path
 
 
+def require_writable(option: str, folder: Path, *, path: Path | None = None) -> Path:
+    """Hand back a folder that files can be put into, made first where it is missing; nothing is made here.
+
+    Args:
+        option: what the command line calls it.
+        folder: where the files go.
+        path: the only file of interest there; None is the folder itself.
+
+    Raises:
+        UsageError: something else than a folder is in the way, or `require_possible`'s.
+        EnvironmentFailure: the nearest folder that exists cannot be written.
+    """
+    if path is None:
+        require_folder(option, folder)
+    else:
+        require_possible(option, path)
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise UsageError(f"{option}: {_short(path or folder)}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+        reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
+        raise EnvironmentFailure(
+            f"cannot write: {reason}",
+            where=_short(path or folder),
+            hint=f"check {there} and its permissions, or name another {option}",
+        )
+    return folder
+
+
 def require_new_file(option: str, path: Path, *, suffix: str) -> None:
     """Refuse a file that exists, cannot be named so, or has another suffix: nothing is overwritten.
 
     Raises:
         UsageError: saying which.
+        EnvironmentFailure: its folder cannot be written.
     """
     require_possible(option, path)
     if path.suffix != suffix:
@@ -56,6 +88,7 @@ def require_new_file(option: str, path: Path, *, suffix: str) -> None:
         raise UsageError(f"{option}: {path} exists; nothing is overwritten, name a new file")
     if is_too_long(path.name):
         raise UsageError(f"{option}: {_short(path)} is longer than {LONGEST_NAME} bytes; name it shorter")
+    require_writable(option, path.parent, path=path)
 
 
 def require_empty(option: str, folder: Path) -> None:
@@ -63,10 +96,12 @@ def require_empty(option: str, folder: Path) -> None:
 
     Raises:
         UsageError: it does, is no folder, or cannot be one.
+        EnvironmentFailure: it cannot be written.
     """
     require_possible(option, folder)
     try:
         if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
+            require_writable(option, folder)
             return
     except OSError as error:
         raise UsageError(f"{option}: {folder} cannot be looked into ({error.strerror})") from error

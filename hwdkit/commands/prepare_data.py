@@ -184,7 +184,7 @@ def render(result: dict[str, Any]) -> Group:
             *(_percent(entry["share"][split]) for split in splits),
         )
     counts = ", ".join(f"{result['images'][split]} {split}" for split in splits)
-    ignored = ", ".join(f"{_percent(result['ignored'][split])} % of {split}" for split in splits)
+    ignored = ", ".join(f"{_percent(result['ignored'][split], none='0.00')} % of {split}" for split in splits)
     state = "checked, nothing written" if result["checked_only"] else "prepared"
     state = "already prepared" if result["already_prepared"] else state
     lines = [
@@ -218,9 +218,9 @@ def _ignored_share(of: SplitStatistics) -> float:
     return of.ignored / max(of.ignored + sum(of.pixels), 1)
 
 
-def _percent(share: float) -> str:
+def _percent(share: float, *, none: str = "-") -> str:
     # A class that never occurs must not look like one that is rare.
-    return "-" if share == 0 else f"{100 * share:.2f}" if share >= 5e-5 else "<0.01"
+    return none if share == 0 else f"{100 * share:.2f}" if share >= 5e-5 else "<0.01"
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.errors import HwdkitError, RecipeError, UsageError
+from hwdkit.commands import paths
+from hwdkit.errors import EnvironmentFailure, HwdkitError, RecipeError, UsageError
 from hwdkit.recipe.complaints import LOSS_OPTIONS
 from hwdkit.recipe.find import available, did_you_mean, find, listed
 from hwdkit.recipe.load import base_files, dump, load, shown
@@ -119,6 +120,8 @@ def copy(name_or_path: str, dest: Path, *, resolved: bool = False) -> list[Path]
 
     Raises:
         RecipeError: a file exists already with other content, or a base does not lie beside the recipe.
+        UsageError: a file is in the way of the folder, or the name cannot be.
+        EnvironmentFailure: the folder cannot be written, or is full.
     """
     source = find(name_or_path)
     target = dest if dest.suffix in {".yaml", ".yml"} else dest / source.name
@@ -130,13 +133,18 @@ def copy(name_or_path: str, dest: Path, *, resolved: bool = False) -> list[Path]
         contents = {target: source.read_bytes()}
         for base in _all_bases(source):
             contents[target.parent / base.name] = base.read_bytes()
+    for path in contents:
+        paths.require_writable("DESTINATION", path.parent, path=path)
     for path, content in contents.items():
         shared = path != target and path.is_file() and path.read_bytes() == content
         if path.exists() and not shared:
             raise RecipeError("exists already", where=str(path), hint="Choose another destination.")
     for path, content in contents.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError as error:
+            raise EnvironmentFailure(f"cannot write: {error.strerror}", where=str(path)) from error
     return list(contents)
 
 

@@ -141,12 +141,14 @@ def load_index(folder: Path, *, files_must_exist: bool = True) -> DatasetIndex:
     if not path.is_file():
         # scenes is the one that needs no files: it is drawn.
         needs = "" if folder.name == "scenes" else " --source …"
-        raise DataError(f"data root {folder} has no {FILE_NAME}", hint=f"{again}{needs}")
+        raise DataError(f"no prepared dataset at {folder} (no {FILE_NAME})", hint=f"{again}{needs}")
     try:
         index = _from_json(json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")), folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"not a dataset index of this version ({error})", where=str(path), hint=again
+            f"not a dataset index of this version ({error})",
+            where=str(path),
+            hint=f"{again} --overwrite{_what_was_lost(folder.name)}",
         ) from error
     for split, pairs in index.splits.items() if files_must_exist else ():
         missing = next((p for p in (pairs[0].image, pairs[0].label) if not (index.root / p).is_file()), None)
@@ -162,6 +164,15 @@ def load_index(folder: Path, *, files_must_exist: bool = True) -> DatasetIndex:
 def prepared_in(root: Path) -> list[str]:
     """Name the datasets that are prepared in a data root."""
     return sorted(path.parent.name for path in root.glob(f"[!.]*/{FILE_NAME}"))
+
+
+def _what_was_lost(name: str) -> str:
+    """What an index knew that another prepare-data must be told, besides --overwrite."""
+    if name == "scenes":
+        return ""
+    if name in NAMES:
+        return "\n  and --source …, if its files lie elsewhere"
+    return " --source … --images … --labels … --classes …"
 
 
 def _unknown(folder: Path) -> DataError:

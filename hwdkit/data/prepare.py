@@ -189,7 +189,7 @@ def _find_files(layout: Layout, place: _Place, *, allow_partial: bool) -> Path:
     if place.known is not None:
         return place.known
     if not place.folder.is_dir():
-        raise DataError(f"data root {place.folder} does not exist", hint=how_to_get(layout))
+        raise DataError(f"{place.folder} does not exist", hint=how_to_get(layout))
     source = place.unpacked if place.unpacked.is_dir() else place.folder
     return locate(layout, source, allow_partial=allow_partial)
 

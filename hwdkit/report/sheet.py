@@ -76,7 +76,9 @@ def class_sheet(report: PerClassReport, sort: Order | None = None, only: Collect
     ]
     caption = (
         f"{report.images} images; absent classes: {report.absent}. Δ: {student} over the baseline; "
-        f"gap: {teacher} over {student}; TD, NTD: {_measured(report)}; per image: mean of the images' TD/NTD."
+        f"gap: {teacher} over {student}; TD, NTD: {_measured(report)}; "
+        "per image: mean of the images' TD/NTD. "
+        "Weight: HWD's at mu = 0, sigma = 1, beta = 0.1, no area correction."
     )
     return Sheet(
         f"{report.dataset} {report.split}: IoU per class, %",

@@ -139,7 +139,7 @@ def test_no_path_of_the_machine_gets_into_a_file(edge: Edge) -> None:
 
 def test_torch_export_takes_normalised_pixels_and_needs_no_dataset(pair: Pair, tmp_path: Path) -> None:
     path = tmp_path / "student.pt2"
-    done = export(pair, "-o", path, *SIZE, "--format", "torch-export", "--data-root", tmp_path / "none")
+    done = export(pair, "-o", path, *SIZE, "--data-root", tmp_path / "none")
     assert done.code == 0, done.err
     assert "verified on a generated picture" in done.out
     assert "in: image float32, normalised (1, 3, 64, 48)   out: logits" in done.out
@@ -197,6 +197,7 @@ def test_int8_is_measured_beside_fp32_and_kept_when_it_misses_the_gate(pair: Pai
         (["--output", "mask"], "--output: 'mask' is not one of"),
         (["--input", "8x8"], "--input: '8x8' is not HEIGHTxWIDTH"),
         (["--format", "torch-export", "--int8"], "it needs --format onnx"),
+        (["--format", "torch-export"], "a.onnx does not end in .pt2"),
         (["--opset", 11], "Invalid value for '--opset'"),
     ],
 )
@@ -231,6 +232,8 @@ def test_int8_without_its_dataset_fails_before_any_work(pair: Pair, tmp_path: Pa
     ("name", "message"),
     [
         ("a.pth", "does not end in .onnx"),
+        ("a.pt2 --format onnx", "a.pt2 does not end in .onnx"),
+        ("a.pt2 --int8", "it needs --format onnx"),
         (f"{'a' * 300}.onnx", "File name too long"),
         ("file/a.onnx", "is a file, not a folder"),
     ],
@@ -239,7 +242,7 @@ def test_an_output_that_cannot_be_is_told_before_anything_is_read(
     tmp_path: Path, name: str, message: str
 ) -> None:
     (tmp_path / "file").touch()
-    done = hwdkit("export", "-c", tmp_path / "no network", "-o", tmp_path / name)
+    done = hwdkit("export", "-c", tmp_path / "no network", "-o", *f"{tmp_path}/{name}".split())
     assert done.code == 2
     assert message in done.err
 

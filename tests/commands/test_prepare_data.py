@@ -56,6 +56,14 @@ def test_the_table_names_every_class_and_marks_the_absent_ones(tmp_path: Path) -
     assert "-" in row.split()
 
 
+def test_data_without_an_ignored_pixel_has_a_share_of_zero(tmp_path: Path) -> None:
+    result = draw(tmp_path)
+    result["ignored"] = {"train": 0.0, "val": 1e-6}
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(prepare_data.render(result))
+    assert "ignored      0.00 % of train, <0.01 % of val" in console.export_text()
+
+
 def test_options_of_scenes_mean_nothing_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--train, --seed only means something for scenes"):
         prepare_data.run("camvid", root=tmp_path, scenes={"train": 3, "seed": 1})

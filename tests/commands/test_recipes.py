@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from hwdkit.commands import recipes
-from hwdkit.errors import RecipeError, UsageError
+from hwdkit.errors import EnvironmentFailure, RecipeError, UsageError
 from hwdkit.recipe import load, loads_resolved
 from hwdkit.recipe.complaints import LOSS_OPTIONS
 
@@ -123,6 +125,15 @@ def test_copy_never_overwrites_but_shares_equal_bases():
     with pytest.raises(RecipeError, match=r"_paper\.yaml: exists already"):
         recipes.copy("ade20k-r18-baseline", Path("mine"))
     assert not Path("mine/ade20k-r18-baseline.yaml").exists()
+
+
+def test_a_copy_that_does_not_fit_on_the_disk_is_the_machines_failure(monkeypatch: pytest.MonkeyPatch):
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(EnvironmentFailure, match=r"mine/scenes-r10-hwd\.yaml: cannot write: No space left"):
+        recipes.copy("scenes-r10-hwd", Path("mine"))
 
 
 def test_a_recipe_whose_base_lies_elsewhere_is_copied_resolved_only():

@@ -251,6 +251,17 @@ def test_weights_are_those_of_the_students_own_loss(pair: Pair, tmp_path: Path) 
     assert f"HWD with options of {recipe}\n" in drawn.out
 
 
+def test_options_of_weights_that_the_command_line_changes_are_told(pair: Pair, tmp_path: Path) -> None:
+    line = ["--teacher", pair.teacher, "--student", pair.student, "--hwd", "mu=3", "--hwd", "beta=0.2"]
+    line += ["--gpus", 0, "-q", "--workers", 0, "--limit", 1, "--data-root", pair.data]
+    told = hwdkit("visualize", "weights", *line, "-o", tmp_path / "a.png")
+    recipe = pair.student / "recipe.yaml"
+    assert f"HWD with options of {recipe}, but mu=3, beta=0.2\n" in told.out
+    result = hwdkit("visualize", "weights", *line, "-o", tmp_path / "b.png", "--json").document
+    assert (result["hwd_from"], result["hwd_changed"]) == (str(recipe), ["mu=3", "beta=0.2"])
+    assert result["hwd"]["mu"] == 3
+
+
 def test_weights_are_the_losss_own_mean_over_the_images(
     pair: Pair, models: dict[str, Segmenter], drawn: Callable[..., Outcome]
 ) -> None:

@@ -229,7 +229,7 @@ def test_check_notices_content_that_changed_behind_the_index(tmp_path: Path, cam
 def test_loading_an_unprepared_dataset_gives_the_command_to_type(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_index(tmp_path / "ade20k")
-    assert "has no dataset.json" in str(caught.value)
+    assert "no prepared dataset at" in str(caught.value)
     assert "hwdkit prepare-data ade20k" in caught.value.hint
     assert caught.value.exit_code == 4
 
@@ -241,6 +241,33 @@ def test_a_damaged_index_is_a_data_error(tmp_path: Path, content: str) -> None:
     (folder / "dataset.json").write_text(content)
     with pytest.raises(DataError, match="not a dataset index of this version"):
         load_index(folder)
+
+
+@pytest.mark.parametrize("name", ["scenes", "camvid", "mine"])
+def test_a_damaged_index_names_the_command_that_mends_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "dataset.json").write_text("{")
+    with pytest.raises(DataError) as caught:
+        load_index(tmp_path / name)
+    kind = "folder --name mine" if name == "mine" else name
+    assert caught.value.hint.startswith(f"Run: hwdkit prepare-data {kind} --data-root {tmp_path} --overwrite")
+    assert ("--source" in caught.value.hint) is (name != "scenes")
+    assert ("--images" in caught.value.hint) is (name == "mine")
+
+
+def test_the_command_that_a_damaged_index_names_mends_it(tmp_path: Path, camvid: Path) -> None:
+    drawn = {"root": tmp_path, "scenes": SceneOptions(train=2, val=1, size=(32, 64)), "workers": 1}
+    prepare("scenes", **drawn)
+    (tmp_path / "scenes" / "dataset.json").write_text("{")
+    with pytest.raises(DataError) as caught:
+        prepare("scenes", **drawn)
+    assert caught.value.hint.endswith("--overwrite")
+    prepare("scenes", **drawn, overwrite=True)
+    assert load_index(tmp_path / "scenes").statistics["train"].images == 2
+    prepare_camvid(tmp_path, camvid)
+    (tmp_path / "data/camvid/dataset.json").write_text("{")
+    prepare_camvid(tmp_path, camvid, overwrite=True)
+    assert load_index(tmp_path / "data/camvid").statistics["val"].images == 2
 
 
 def test_files_that_moved_away_are_missed_when_the_index_is_loaded(tmp_path: Path, camvid: Path) -> None:

@@ -160,6 +160,13 @@ def test_caption_says_what_was_compared(report: PerClassReport) -> None:
     assert "squared difference of the logits" in per_class_markdown(replace(report, divergence_on="logits"))
 
 
+def test_every_form_of_the_report_says_what_its_weights_are(report: PerClassReport) -> None:
+    said = "HWD's at mu = 0, sigma = 1, beta = 0.1, no area correction"
+    texts = (printed(per_class_table(report)), per_class_markdown(report), per_class_latex(report))
+    for text in texts:
+        assert said in " ".join(text.split())
+
+
 def test_table_shows_percent_signs_of_change_and_means(report: PerClassReport) -> None:
     text = printed(per_class_table(report, "name"))
     for shown in ("97.00", "+1.00", "−5.00", "308.7", "a|b, [red]c", "55.00", "+5.00"):

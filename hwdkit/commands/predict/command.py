@@ -46,7 +46,7 @@ def run(sources: list[str], checkpoint: Path, options: Options) -> tuple[dict[st
         UsageError: the folder to write to holds something, or an option would do nothing to these sources.
         DataError: a source that is not there or holds no image. Nothing has been written.
         CheckpointError: no network, or more classes than a mask can hold.
-        EnvironmentFailure: a film without PyAV. Nothing has been written.
+        EnvironmentFailure: a film without PyAV, or a folder that cannot be written. Nothing has been written.
         OutOfMemory: naming the image; those before it are written.
     """
     paths.require_empty("--out", options.out)

@@ -47,6 +47,7 @@ def figure_file(out: Path | None, form: str | None, *, name: str, overwrite: boo
 
     Raises:
         UsageError: an unknown suffix or form, two that contradict each other, or a file that exists.
+        EnvironmentFailure: its folder cannot be written.
     """
     forms = get_args(Form)
     if form is not None and form not in forms:
@@ -63,4 +64,5 @@ def figure_file(out: Path | None, form: str | None, *, name: str, overwrite: boo
         raise UsageError(f"--out: {path} exists", hint="name a new file, or add --overwrite")
     if len(os.fsencode(path.name)) > paths.LONGEST_NAME:
         raise UsageError(f"--out: a name of more than {paths.LONGEST_NAME} bytes; name it shorter")
+    paths.require_writable("--out", path.parent, path=path)
     return FigureFile(path, cast(Form, suffix))

@@ -84,6 +84,7 @@ def run(options: Options) -> dict[str, Any]:
         **opened.facts(),
         "hwd": settings,
         "hwd_from": run_recipe,
+        "hwd_changed": list(options.hwd),
         "images": opened.total,
         "steps": list(steps),
         "classes": [_row(classes[c], c, found, drawn=c in shown) for c in order],
@@ -105,7 +106,9 @@ def render(result: dict[str, Any]) -> Group:
         )
     drawn = f"{len(rows)} of {len(result['classes'])} classes, mean over {result['images']} images"
     recipe = result["hwd_from"]
-    whose = f"options of {printable(recipe)}" if recipe else "default options: no run here has an HWD loss"
+    whose = f"options of {printable(recipe)}" if recipe else "default options (no run here has an HWD loss)"
+    if result["hwd_changed"]:
+        whose += f", but {printable(', '.join(result['hwd_changed']))}"
     return Group(table, Text(f"HWD with {whose}\n{drawn}: {printable(result['figure'])}"))
 
 
