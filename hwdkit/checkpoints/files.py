@@ -22,10 +22,12 @@ from safetensors.torch import load as decode_safetensors
 from safetensors.torch import save as encode_safetensors
 from torch import Tensor
 
-from hwdkit.checkpoints import first_bytes, foreign_json
+from hwdkit.checkpoints import damage, first_bytes, foreign_json
 from hwdkit.errors import CheckpointError, EnvironmentFailure, UsageError
 
 METADATA_KEY = "hwdkit"
+DIGEST_KEY = "tensors_sha256"
+"""Checksum of the tensors, within the description: of two keys in a header the order is left to chance."""
 
 
 class UnsafePickle(CheckpointError):
@@ -97,13 +99,15 @@ def save_model(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, A
     Args:
         path: target; an existing file is replaced only when the new one is complete.
         state: name -> tensor; moved to the CPU, non-contiguous and shared ones are copied.
-        metadata: JSON-able description, kept under one key of the file's header.
+        metadata: JSON-able description, kept under one key of the file's header, with a checksum of the
+            tensors that every reading checks.
 
     Raises:
         EnvironmentFailure: the disk is full or not writable.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    data = encode_safetensors(tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    described = {**metadata, DIGEST_KEY: damage.tensors_digest(tensors)}
+    data = encode_safetensors(tensors, {METADATA_KEY: json.dumps(described, sort_keys=True)})
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
@@ -126,7 +130,10 @@ def load_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The description in a safetensors file's header, without reading the weights; {} if it has none."""
+    """The description in a safetensors file's header, without reading the weights; {} if it has none.
+
+    It is what `save_model` was given: the checksum of the tensors is left out.
+    """
     from safetensors import safe_open
 
     try:
@@ -134,6 +141,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
             text = (file.metadata() or {}).get(METADATA_KEY, "{}")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"not a readable safetensors file: {error}", where=str(path)) from error
+    metadata = _understood(text, path)
+    metadata.pop(DIGEST_KEY, None)
+    return metadata
+
+
+def _understood(text: str, path: Path) -> dict[str, Any]:
     try:
         metadata = foreign_json.loads(text)
     except ValueError as error:
@@ -152,8 +165,8 @@ def read_published(path: Path) -> Published:
     """Read a state dict from .safetensors or a PyTorch file, and what is beside it; never executes a pickle.
 
     Raises:
-        CheckpointError: missing, truncated, a web page or git-lfs pointer saved under this name, a pickle
-            that holds more than tensors, or no state dict at all.
+        CheckpointError: missing, truncated, other tensors than `save_model` has written, a web page or
+            git-lfs pointer saved under this name, a pickle that holds more than tensors, or no state dict.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -163,13 +176,8 @@ def read_published(path: Path) -> Published:
         )
     head = first_bytes.of_checkpoint(path)
     if path.suffix == ".safetensors" or first_bytes.are_safetensors(head):
-        try:
-            return Published(dict(decode_safetensors(path.read_bytes())), {})
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"damaged or truncated safetensors file: {error}", where=str(path)
-            ) from error
-    state = load_tensors(path)
+        return Published(_safetensors(path), {})
+    state = _unpickled(path)
     beside: dict[str, Any] = {}
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -178,6 +186,24 @@ def read_published(path: Path) -> Published:
     if not isinstance(state, dict) or not all(map(_is_plain, state, state.values())):
         raise CheckpointError("holds no state dict (a flat mapping of names to tensors)", where=str(path))
     return Published(state, beside)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    data = path.read_bytes()
+    try:
+        tensors = dict(decode_safetensors(data))
+    except SafetensorError as error:
+        raise CheckpointError(f"damaged or truncated safetensors file: {error}", where=str(path)) from error
+    # Of the bytes just read: the file may be replaced meanwhile, as best.safetensors is during training.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    description = _understood((header.get("__metadata__") or {}).get(METADATA_KEY, "{}"), path)
+    if DIGEST_KEY in description and description[DIGEST_KEY] != damage.tensors_digest(tensors):
+        raise CheckpointError(
+            "is damaged: its tensors are not those that were saved",
+            where=str(path),
+            hint="copy it again from where it came, or use another checkpoint",
+        )
+    return tensors
 
 
 def _is_plain(name: object, value: object) -> bool:
@@ -194,6 +220,22 @@ def _is_plain(name: object, value: object) -> bool:
 
 
 def load_tensors(path: Path) -> Any:
+    """Read a training state written by `save_tensors`.
+
+    Raises:
+        UnsafePickle: as `_unpickled`.
+        CheckpointError: the file is damaged; says what a new run can start from.
+    """
+    damage.require_sound_archive(path)
+    try:
+        return _unpickled(path)
+    except UnsafePickle:
+        raise
+    except CheckpointError as error:  # what torch reads of an archive and Python's zipfile does not
+        raise damage.damaged_state(path, "it is no whole training state") from error
+
+
+def _unpickled(path: Path) -> Any:
     """torch.load restricted to tensors and plain containers.
 
     Raises:

@@ -21,7 +21,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="RUN|CKPT|NAME=PATH,…",
-            help="Run directories, checkpoints, or a name and the seeds of one method.",
+            help="Run directories, folders of runs, checkpoints, or a name and the seeds of one method.",
         ),
     ],
     baseline: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from hwdkit import __version__
 from hwdkit.checkpoints.files import load_model
 from hwdkit.data.index import DatasetIndex
+from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import CheckpointError, RecipeError
 from hwdkit.models.segmenter import NetworkSpec, Segmenter
 from hwdkit.models.segmenter import build as build_segmenter
@@ -41,14 +42,14 @@ def load_network(path: Path) -> Loaded:
         CheckpointError: missing, damaged, not hwdkit's, or its weights do not fit its description.
     """
     if path.is_dir():
-        found = [path / name for name in ROLE_FILES.values() if (path / name).is_file()]
-        if not found:
+        found = network_in(path)
+        if found is None:
             raise CheckpointError(
                 "no student.safetensors or teacher.safetensors here",
                 where=str(path),
-                hint=f"a run writes it when it ends; continue it: --resume {path}",
+                hint=_instead_of_network(path),
             )
-        path = found[0]
+        path = found
     state, metadata = load_model(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
@@ -81,6 +82,46 @@ def load_network(path: Path) -> Loaded:
         raise CheckpointError(f"its description cannot be understood: {first}", where=str(path)) from error
     load_weights(model, state, where=str(path))
     return Loaded(model, path, classes, palette, metadata)
+
+
+def network_in(folder: Path) -> Path | None:
+    """The trained network of a run directory; None if it holds none."""
+    return next((folder / name for name in ROLE_FILES.values() if (folder / name).is_file()), None)
+
+
+class RunsBelow(NamedTuple):
+    """The run directories directly below a folder, each by name: those that have finished, and the others."""
+
+    finished: tuple[Path, ...]
+    unfinished: tuple[Path, ...]
+
+
+def runs_below(folder: Path) -> RunsBelow:
+    """Find the runs directly below a folder: runs/RECIPE holds one a time stamp."""
+    runs = sorted({file.parent for name in ("recipe.yaml", "run.json") for file in folder.glob(f"*/{name}")})
+    finished = tuple(run for run in runs if _has_finished(run))
+    return RunsBelow(finished, tuple(run for run in runs if run not in finished))
+
+
+def _has_finished(run: Path) -> bool:
+    try:
+        info = RunDir(run).read_info()
+    except (OSError, ValueError, RecursionError):  # run.json is damaged
+        return False
+    return isinstance(info, dict) and info.get("status") == "finished" and network_in(run) is not None
+
+
+def _instead_of_network(folder: Path) -> str:
+    """What to type where a folder without a network was given."""
+    if RunDir(folder).recipe.is_file():
+        return f"a run writes it when it ends; continue it: --resume {folder}"
+    finished, unfinished = runs_below(folder)
+    if finished:
+        newest = max(finished, key=lambda run: (network_in(run) or run).stat().st_mtime)
+        return f"its newest finished run: {newest}"
+    if unfinished:
+        return f"no run below it has finished; continue one: --resume {unfinished[-1]}"
+    return "name a run directory, or a .safetensors file"
 
 
 def _names_a_folder(dataset: object) -> bool:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from hwdkit.checkpoints.damage import tensors_digest
 from hwdkit.checkpoints.files import (
     file_digest,
     load_model,
@@ -199,7 +200,7 @@ def test_damaged_bytes_end_in_a_checkpoint_error_and_never_in_a_traceback(
     for content in damaged:
         path.write_bytes(content)
         with suppress(CheckpointError):
-            read_state_dict(path)  # a flipped bit inside a tensor goes unnoticed: that is no crash
+            read_state_dict(path)  # a foreign file's flipped bit in a tensor goes unnoticed: that is no crash
 
 
 def test_text_under_a_checkpoints_name_is_not_accused_of_running_code(tmp_path: Path) -> None:
@@ -237,3 +238,126 @@ def test_only_names_and_dense_tensors_are_a_state_dict(
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match="holds no state dict"):
         read_state_dict(tmp_path / "odd.pth")
+
+
+def _with_flipped_byte(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x10
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("place", [-1, -8, -20, -32])
+def test_a_flipped_byte_in_a_models_tensors_is_damage(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "student.safetensors"
+    save_model(path, STATE, {"format": 1})
+    _with_flipped_byte(path, place)
+    error = _refused(path)
+    assert error.message == "is damaged: its tensors are not those that were saved"
+    assert "copy it again" in error.hint
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_model(path)
+
+
+def test_every_flipped_byte_of_a_model_file_is_noticed_or_lies_in_its_description(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.safetensors", tmp_path / "flipped.safetensors"
+    save_model(whole, STATE, {"format": 1})
+    unnoticed = []
+    for place in range(whole.stat().st_size):
+        path.write_bytes(whole.read_bytes())
+        _with_flipped_byte(path, place)
+        try:
+            state = read_state_dict(path)
+        except CheckpointError:
+            continue
+        assert all(torch.equal(state[name], STATE[name]) for name in STATE)
+        unnoticed.append(place)
+    assert len(unnoticed) < 60  # the words of the header that are not the tensors'
+
+
+def test_models_without_a_checksum_load(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "older.safetensors", {"hwdkit": '{"format": 1}'})
+    state, description = load_model(tmp_path / "older.safetensors")
+    assert torch.equal(state["head.weight"], STATE["head.weight"])
+    assert description == {"format": 1}
+
+
+def test_a_model_written_again_has_the_checksum_of_its_own_tensors_and_equal_models_equal_bytes(
+    tmp_path: Path,
+) -> None:
+    first, second, halved = (tmp_path / f"{name}.safetensors" for name in ("first", "second", "halved"))
+    save_model(first, STATE, {"format": 1})
+    state, description = load_model(first)
+    save_model(second, dict(reversed(state.items())), description)
+    assert first.read_bytes() == second.read_bytes()
+    save_model(halved, {name: tensor.half() for name, tensor in state.items()}, description)
+    assert load_model(halved)[0]["head.weight"].dtype == torch.float16
+    save_model(second, state, {"tensors_sha256": "of another file"})
+    assert load_file(second).keys() == read_state_dict(second).keys() == STATE.keys()
+
+
+def test_checksum_tells_names_types_shapes_and_values_apart_but_no_order_or_memory_layout() -> None:
+    ones = torch.ones(2, 3)
+    digests = [
+        tensors_digest(state)
+        for state in (
+            {},
+            {"a": ones},
+            {"b": ones},
+            {"a": ones.view(3, 2)},
+            {"a": ones.view(torch.int32)},
+            {"a": ones.bfloat16()},
+            {"a": ones, "b": ones},
+            {"a": torch.ones(())},
+            {"a": torch.ones(0, 2)},
+            {"a": torch.ones(0, 3)},
+            {"a": ones > 0},
+        )
+    ]
+    assert len(set(digests)) == len(digests)
+    state = {"a": torch.arange(6.0).view(2, 3), "b": ones.bfloat16()}
+    other = {"b": torch.nn.Parameter(ones.bfloat16()), "a": torch.arange(6.0).view(2, 3).t().contiguous().t()}
+    assert tensors_digest(state) == tensors_digest(other)
+
+
+def _damaged_state(path: Path) -> CheckpointError:
+    with pytest.raises(CheckpointError, match="is damaged") as caught:
+        load_tensors(path)
+    assert caught.value.where == str(path)
+    return caught.value
+
+
+def test_every_flipped_byte_of_a_training_state_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.pt", tmp_path / "last.pt"
+    save_tensors(whole, {"step": 3, "weight": torch.arange(100.0)})
+    assert b"PK" in whole.read_bytes()[:2]
+    noticed = 0
+    for place in range(whole.stat().st_size):
+        path.write_bytes(whole.read_bytes())
+        _with_flipped_byte(path, place)
+        try:
+            state = load_tensors(path)
+        except CheckpointError:
+            assert "--init-from" in _damaged_state(path).hint
+            noticed += 1
+            continue
+        assert state["step"] == 3
+        assert torch.equal(state["weight"], torch.arange(100.0))
+    assert noticed > 400  # the 400 bytes of the tensor, and the pickle
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04 cut short", b"some text\n", b"\0" * 600])
+def test_states_that_are_no_archive_say_what_a_new_run_can_start_from(tmp_path: Path, content: bytes) -> None:
+    path, best = tmp_path / "last.pt", tmp_path / "best.safetensors"
+    path.write_bytes(content)
+    assert "no " + str(best) in _damaged_state(path).hint
+    save_model(best, STATE, {"format": 1})
+    assert f"--init-from {best}" in _damaged_state(path).hint
+
+
+def test_a_training_state_cut_short_anywhere_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_tensors(path, STATE)
+    data = path.read_bytes()
+    for length in range(0, len(data), 1 + len(data) // 50):
+        path.write_bytes(data[:length])
+        assert "--init-from" in _damaged_state(path).hint

@@ -134,6 +134,91 @@ def test_named_groups_are_as_the_command_line_says(pair: Pair, runs: Callable[..
     assert [(each["method"], each["against"]) for each in result["differences"]] == [("theirs", "mine")]
 
 
+def folder_of(folder: Path, *members: Path) -> Path:
+    """What a recipe's folder below runs/ is after some runs without --out."""
+    for member in members:
+        shutil.copytree(member, folder / f"20260101T000000Z-{member.name}")
+    return folder
+
+
+def stopped(path: Path) -> Path:
+    """Make a run one that has not finished."""
+    (path / "student.safetensors").unlink()
+    (path / "run.json").write_text('{"status": "interrupted"}')
+    return path
+
+
+def test_folder_of_runs_stands_for_the_seeds_in_it(
+    pair: Pair, runs: Callable[..., Path], tmp_path: Path
+) -> None:
+    alone = folder_of(tmp_path / "runs" / "scenes-alone", baseline(runs))
+    hwd = folder_of(tmp_path / "runs" / "scenes-hwd", runs("a"), runs("b", seed=1), runs("c", seed=2))
+    teacher = folder_of(tmp_path / "runs" / "scenes-teacher", pair.teacher)
+    (hwd / "notes").mkdir()
+    stopped(next(hwd.glob("*-c")))
+    done = compared(pair, alone, hwd, teacher, "--json")
+    assert done.code == 0, done.err
+    assert f"{hwd}: left out, not finished: 20260101T000000Z-c" in done.err.replace("\n", "")
+    found = {row["name"]: [seed["seed"] for seed in row["seeds"]] for row in done.document["methods"]}
+    assert found == {"scenes-alone": [0], "scenes-hwd": [0, 1], "scenes-teacher": [0]}
+    assert done.document["baseline"] == "scenes-alone"
+    named = document(
+        pair, f"mine={hwd},{runs('c', seed=2)}", alone, "--teacher", teacher, "--baseline", alone
+    )
+    assert {row["name"]: len(row["seeds"]) for row in named["methods"]} == {
+        "teacher": 1,
+        "scenes-alone": 1,
+        "mine": 3,
+    }
+    assert named["baseline"] == "scenes-alone"
+
+
+def test_runs_of_one_folder_that_differ_in_more_than_their_seed_are_no_seeds(
+    pair: Pair, runs: Callable[..., Path], tmp_path: Path
+) -> None:
+    hotter = runs("hotter", seed=7, set_=("losses.hwd.temperature=2.0",))
+    folder = folder_of(tmp_path / "mixed", runs("a"), runs("b", seed=1), hotter)
+    assert [len(row["seeds"]) for row in document(pair, folder)["methods"]] == [2, 1]
+    assert [len(row["seeds"]) for row in document(pair, f"x={folder}")["methods"]] == [3]
+
+
+def test_of_runs_of_one_recipe_and_seed_the_newest_counts(
+    pair: Pair, runs: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path / "twice", runs("a"), runs("b", seed=1))
+    shutil.copytree(runs("a"), folder / "20270101T000000Z-a")
+    done = compared(pair, folder, "--json")
+    assert done.code == 0, done.err
+    assert [seed["seed"] for row in done.document["methods"] for seed in row["seeds"]] == [0, 1]
+    assert "run again later with the same recipe and seed: 20260101T000000Z-a" in done.err.replace("\n", "")
+
+
+def test_folders_of_one_name_are_told_by_their_paths(
+    pair: Pair, runs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder_of(Path("old/hwd"), runs("a"))
+    folder_of(Path("new/hwd"), runs("b", seed=1))
+    names = [row["name"] for row in document(pair, "old/hwd", "new/hwd")["methods"]]
+    assert names == ["hwd (old/hwd)", "hwd (new/hwd)"]
+    monkeypatch.chdir(tmp_path / "old" / "hwd")
+    assert [row["name"] for row in document(pair, ".")["methods"]] == ["hwd"]
+
+
+def test_folder_without_networks_says_so(pair: Pair, runs: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    folder_of(tmp_path / "stopped", runs("a"))
+    run = stopped(next((tmp_path / "stopped").iterdir()))
+    for folder in (tmp_path / "empty", tmp_path / "stopped"):
+        done = compared(pair, runs("b", seed=1), f"x={folder}")
+        assert done.code == 5
+        assert "holds no network, and directly below it there is no finished run" in done.err
+    assert f"--resume {run}" in done.err.replace("\n", "")
+    alone = compared(pair, run)
+    assert alone.code == 5
+    assert "continue it: --resume" in alone.err
+
+
 def test_order_of_arguments_changes_no_number(pair: Pair, runs: Callable[..., Path]) -> None:
     base, a, b = baseline(runs), runs("a"), runs("b", seed=1)
     there = document(pair, base, a, b, "--limit", 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,10 +85,39 @@ def test_a_run_directory_stands_for_its_network(tmp_path: Path, role: str) -> No
     assert networks.load_network(tmp_path).path == tmp_path / f"{role}.safetensors"
 
 
-def test_a_run_directory_without_a_network_says_how_to_get_one(tmp_path: Path) -> None:
+def _hint_for(folder: Path) -> str:
     with pytest.raises(CheckpointError, match=r"no student\.safetensors") as caught:
-        networks.load_network(tmp_path)
-    assert "--resume" in caught.value.hint
+        networks.load_network(folder)
+    return caught.value.hint
+
+
+def _run(path: Path, status: str = "finished") -> Path:
+    """The files by which a run is known, without a network that could be built."""
+    path.mkdir(parents=True)
+    (path / "recipe.yaml").touch()
+    (path / "run.json").write_text(f'{{"status": "{status}"}}')
+    if status == "finished":
+        (path / "student.safetensors").touch()
+    return path
+
+
+def test_a_run_directory_without_a_network_says_how_to_get_one(tmp_path: Path) -> None:
+    assert "--resume" not in _hint_for(tmp_path)
+    stopped = _run(tmp_path / "runs" / "stopped", "running")
+    assert f"--resume {stopped}" in _hint_for(stopped)
+
+
+def test_a_folder_of_runs_names_its_newest_finished_one(tmp_path: Path) -> None:
+    stopped = _run(tmp_path / "z-stopped", "interrupted")
+    assert f"--resume {stopped}" in _hint_for(tmp_path)
+    newer, older = _run(tmp_path / "newer"), _run(tmp_path / "older")
+    os.utime(older / "student.safetensors", (1, 1))
+    assert _hint_for(tmp_path) == f"its newest finished run: {newer}"
+    (newer / "run.json").write_text("[1")
+    assert _hint_for(tmp_path) == f"its newest finished run: {older}"
+    found = networks.runs_below(tmp_path)
+    assert (found.finished, found.unfinished) == ((older,), (newer, stopped))
+    assert networks.runs_below(tmp_path / "nothing") == ((), ())
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,15 @@ TEACHER = "teacher"
 
 @dataclass(frozen=True)
 class Given:
-    """One argument: a path, or a name and the paths of its seeds."""
+    """One argument: a path, or a name and the paths of its seeds.
+
+    Attributes:
+        folder: the path that was given where `paths` are the runs below it and there is no name.
+    """
 
     paths: tuple[Path, ...]
     name: str | None = None
+    folder: Path | None = None
 
 
 def parse(networks: Sequence[str], teacher: str | None) -> tuple[Given, ...]:

@@ -14,6 +14,7 @@ from hwdkit.checkpoints.files import replacing
 from hwdkit.commands import console
 from hwdkit.commands.compare.arguments import Given
 from hwdkit.commands.compare.counts import How, counted
+from hwdkit.commands.compare.folders import with_runs_below
 from hwdkit.commands.compare.runs import Group, Network, read_groups
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, load_index
@@ -67,9 +68,10 @@ def run(options: Options) -> tuple[Comparison, list[Path]]:
         UsageError: the arguments do not make sense together; nothing has been evaluated.
         CheckpointError, DataError: a network or the dataset is missing, or they do not fit.
     """
-    paths = sum(len(each.paths) for each in options.given)
+    given = with_runs_below(options.given)
+    paths = sum(len(each.paths) for each in given)
     with console.progress("reading networks", paths) as advance:
-        groups = read_groups(options.given, advance)
+        groups = read_groups(given, advance)
     base = _baseline(groups, options)
     networks = list({network.digest: network for group in groups for network in group.networks}.values())
     index = load_index(options.data_root / str(networks[0].metadata["dataset"]))
@@ -111,7 +113,7 @@ def _baseline(groups: Sequence[Group], options: Options) -> Group | None:
         return alone[0] if len(alone) == 1 else None
     for group in groups:
         given = [str(network.given) for network in group.networks]
-        if options.baseline == group.name or str(Path(options.baseline)) in given:
+        if options.baseline == group.name or str(Path(options.baseline)) in [*given, str(group.folder)]:
             return group
     names = ", ".join(group.name for group in groups)
     raise UsageError(f"--baseline: nothing here is called {options.baseline!r}", hint=f"there are: {names}")

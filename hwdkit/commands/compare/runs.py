@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +100,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Group:
-    """A method: its name, and one network a seed."""
+    """A method: its name, one network a seed, and the folder that was given for all of them, if one was."""
 
     name: str
     networks: tuple[Network, ...]
+    folder: Path | None = None
 
     @property
     def is_teacher(self) -> bool:
@@ -132,14 +134,20 @@ def read_groups(given: Sequence[Given], advance: Callable[[int], None]) -> list[
         advance(len(read))
     sets: dict[str, list[Network]] = {}
     names: dict[str, str] = {}
+    folders: dict[str, Path] = {}
     for each in given:
         networks = [read[path] for path in each.paths]
-        key = f"name {each.name}" if each.name else networks[0].method_key()
-        sets.setdefault(key, []).extend(networks)
+        keys = [network.method_key() for network in networks]
         if each.name:
-            names[key] = each.name
-    names |= _own_names(sets, names)
-    groups = [Group(names[key], tuple(networks)) for key, networks in sets.items()]
+            keys = [f"name {each.name}"] * len(networks)
+            names[keys[0]] = each.name
+        elif each.folder and len(set(keys)) == 1:  # else they are no seeds of one method, wherever they lie
+            keys = [f"folder {each.folder}"] * len(networks)
+            folders[keys[0]] = each.folder
+        for key, network in zip(keys, networks, strict=True):
+            sets.setdefault(key, []).append(network)
+    names |= _own_names(sets, names, folders)
+    groups = [Group(names[key], tuple(networks), folders.get(key)) for key, networks in sets.items()]
     if len(set(names.values())) < len(groups):
         raise UsageError(f"two methods have one name: {', '.join(names.values())}", hint="use NAME=PATH")
     for group in groups:
@@ -148,15 +156,19 @@ def read_groups(given: Sequence[Given], advance: Callable[[int], None]) -> list[
     return groups
 
 
-def _own_names(sets: dict[str, list[Network]], named: dict[str, str]) -> dict[str, str]:
+def _own_names(
+    sets: dict[str, list[Network]], named: dict[str, str], folders: dict[str, Path]
+) -> dict[str, str]:
     """Name what the command line has not named; where two would be called the same, by where they lie."""
-    wanted = {key: networks[0].own_name() for key, networks in sets.items() if key not in named}
+    own = {key: networks[0].own_name() for key, networks in sets.items() if key not in named}
+    own |= {key: os.path.basename(os.path.abspath(folder)) for key, folder in folders.items()}
+    wanted = dict(own)
     for place in ("name", "path"):
         taken = [*named.values(), *wanted.values()]
         for key in [key for key, name in wanted.items() if taken.count(name) > 1]:
-            first = sets[key][0]
-            folder = first.given.name if place == "name" else first.given
-            wanted[key] = f"{first.own_name()} ({folder})"
+            first = sets[key][0].given
+            where = folders.get(key) or (first.name if place == "name" else first)
+            wanted[key] = f"{own[key]} ({where})"
     return wanted
 
 
