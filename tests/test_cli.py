@@ -482,15 +482,36 @@ def test_letters_that_stdout_lacks_are_replaced(pair: Pair) -> None:
     assert "mIoU" in outcome.out
 
 
-def test_a_closed_or_full_stdout_exits_6(pair: Pair) -> None:
-    command = f"{sys.executable} -m hwdkit recipes list"
-    for redirected, words in ((">&-", "stdout is closed"), ("> /dev/full", "cannot write to stdout")):
-        done = subprocess.run(
-            f"{command} {redirected}", shell=True, capture_output=True, text=True, env=environment()
-        )
-        assert done.returncode == 6, done.stderr
-        assert words in done.stderr
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("recipes list >&-", 6, "stdout is closed"),
+        ("recipes list > /dev/full", 6, "cannot write to stdout"),
+        ("--version > /dev/full", 6, "No space left"),
+        ("recipes show nope --json > /dev/full", 3, "unknown recipe 'nope'"),
+    ],
+)
+def test_a_closed_or_full_stdout_is_no_bug(line: str, code: int, words: str) -> None:
+    command = f"{sys.executable} -m hwdkit {line}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment())
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_signal_ends_the_processes_too() -> None:
+    """They are deaf to Ctrl-C, and a parent that has gone would leave them for ever."""
+    program = (
+        "import multiprocessing, os, signal, time\n"
+        "from hwdkit.commands import exits\n"
+        "with exits.leaving_at_once():\n"
+        "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
+        "    child.start()\n"
+        "    os.kill(os.getpid(), signal.SIGINT)"
+    )
+    # It returns once nobody holds stdout any more: neither the command nor its child.
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment(), timeout=30)
+    assert done.returncode == 130
 
 
 def test_quiet_is_for_the_terminal_not_for_the_runs_own_log(pair: Pair, tmp_path: Path) -> None:

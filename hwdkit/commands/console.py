@@ -52,6 +52,11 @@ def log_file(path: Path) -> Iterator[None]:
         handler.close()
 
 
+def shows_progress() -> bool:
+    """Whether somebody looks at stderr, and has not asked for quiet."""
+    return stderr.is_terminal and not any(handler.level > logging.INFO for handler in logger.handlers)
+
+
 @contextmanager
 def progress(title: str, total: int, *, done: int = 0, show: bool = True) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal, nothing in a pipe (the log has its own lines).
@@ -59,8 +64,7 @@ def progress(title: str, total: int, *, done: int = 0, show: bool = True) -> Ite
     Yields:
         A function that is told how much is done by now.
     """
-    quiet = any(handler.level > logging.INFO for handler in logger.handlers)
-    if not (show and stderr.is_terminal and not quiet):
+    if not (show and shows_progress()):
         yield lambda _: None
         return
     columns = (

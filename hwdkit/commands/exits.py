@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from hwdkit.errors import Cancelled, EnvironmentFailure, HwdkitError, Interrupted, UsageError
 
-_REFUSALS = (errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS)
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class _Stdout:
@@ -34,7 +34,7 @@ class _Stdout:
 def begin() -> None:
     """Forget an earlier command of this process; let no letter that stdout lacks end this one."""
     _Stdout.has_document = False
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")
 
 
@@ -79,8 +79,11 @@ def of_system(error: OSError) -> int:
     """What the system refuses is the user's to mend; any other error of this kind is a bug."""
     if error.errno == errno.ENAMETOOLONG:  # a name on the command line; what hwdkit writes itself is short
         return complain(UsageError(f"{error.filename}: {error.strerror}"))
-    if error.errno in _REFUSALS and error.filename is not None:
-        return complain(EnvironmentFailure(str(error.strerror), where=str(error.filename)))
+    full = error.errno in (errno.EDQUOT, errno.EIO, errno.ENOSPC)
+    if full or (error.errno in _REFUSALS and error.filename is not None):
+        where = "" if error.filename is None else str(error.filename)
+        hint = "check the room that is left, and who may write there"
+        return complain(EnvironmentFailure(str(error.strerror), where=where, hint=hint))
     return bug(error)
 
 
@@ -112,13 +115,14 @@ def complain(error: HwdkitError) -> int:
     who = "" if launch.speaks() else f" (rank {os.environ.get('RANK', os.environ.get('SLURM_PROCID'))})"
     sys.stderr.write(_printable(f"error[{error.kind}]{who}: {error}") + "\n")
     if not getattr(error, "printed", False):
-        _write_failure(error)
+        with suppress(EnvironmentFailure):  # stdout is closed or full: the error itself matters more
+            _write_failure(error)
     return error.exit_code
 
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end a command that has made nothing yet; what needs time to save listens itself.
+    """Let Ctrl-C and SIGTERM end a command and its processes; what needs time to save listens itself.
 
     An exception would not do: third-party modules catch whatever is raised while they are imported.
     """
@@ -129,8 +133,11 @@ def leaving_at_once() -> Iterator[None]:
             code = complain(Cancelled("cancelled"))
         else:
             code = complain(
-                Interrupted("stopped (SIGTERM) before it began", hint="give the same command again")
+                Interrupted("stopped (SIGTERM)", hint="give the same command again, with --auto-resume")
             )
+        if "multiprocessing" in sys.modules:
+            for process in sys.modules["multiprocessing"].active_children():
+                process.kill()  # they are deaf to Ctrl-C, and nobody would end them
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()

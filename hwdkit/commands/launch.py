@@ -151,7 +151,9 @@ def launch(plan: Launch, arguments: Sequence[str]) -> None:
             elastic_launch(config, sys.executable)("-m", "hwdkit", *arguments)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            raise first_error() or _unexplained(rank, failure.exitcode) from None
+            # One that was killed says nothing; the others, which were stopped for that, would speak for it.
+            said = first_error() if failure.exitcode >= 0 else None
+            raise said or _unexplained(rank, failure.exitcode) from None
         except SignalException as error:
             # The agent has passed the signal on and waited.
             raise first_error() or _stopped(error.sigval) from None

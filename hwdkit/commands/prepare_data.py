@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands.console import logger, stderr
+from hwdkit.commands.console import logger, shows_progress, stderr
 from hwdkit.data.archives import in_words
 from hwdkit.data.cache import cache_for
 from hwdkit.data.folder import FolderOptions
@@ -226,7 +225,7 @@ def _percent(share: float, *, none: str = "-") -> str:
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """A bar at a terminal; elsewhere a log line for every tenth of a long job."""
-    if not (stderr.is_terminal and logger.isEnabledFor(logging.INFO)):
+    if not shows_progress():
         told: dict[str, int] = {}
 
         def tell(doing: str, done: int, total: int) -> None:

@@ -98,7 +98,7 @@ class RunsBelow(NamedTuple):
 
 def runs_below(folder: Path) -> RunsBelow:
     """Find the runs directly below a folder: runs/RECIPE holds one a time stamp."""
-    runs = sorted({file.parent for name in ("recipe.yaml", "run.json") for file in folder.glob(f"*/{name}")})
+    runs = sorted(file.parent for file in folder.glob("*/run.json"))
     finished = tuple(run for run in runs if _has_finished(run))
     return RunsBelow(finished, tuple(run for run in runs if run not in finished))
 
@@ -113,7 +113,7 @@ def _has_finished(run: Path) -> bool:
 
 def _instead_of_network(folder: Path) -> str:
     """What to type where a folder without a network was given."""
-    if RunDir(folder).recipe.is_file():
+    if RunDir(folder).info.is_file():
         return f"a run writes it when it ends; continue it: --resume {folder}"
     finished, unfinished = runs_below(folder)
     if finished:

@@ -133,6 +133,7 @@ class RunDir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.metrics.unlink(missing_ok=True)
+            self.info.unlink(missing_ok=True)  # of an earlier run that never saved
         except OSError as error:
             raise write_failure(self.path, error) from error
         self._write(self.recipe, recipe_text)
@@ -158,10 +159,14 @@ class RunDir:
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run has come to, as it was printed; None: not finished, or moved since."""
-        info = self.read_info()
-        found: dict[str, Any] | None = info.get("result") if info.get("status") == "finished" else None
-        here = found is not None and Path(found["run_dir"]).resolve() == self.path.resolve()
-        return found if found and here and Path(found["checkpoint"]).is_file() else None
+        try:
+            info = self.read_info()
+            found: dict[str, Any] = info["result"]
+            here = Path(found["run_dir"]).resolve() == self.path.resolve()
+            whole = info["status"] == "finished" and here and Path(found["checkpoint"]).is_file()
+        except (KeyError, TypeError, ValueError):  # it never finished, or run.json is damaged
+            return None
+        return found if whole else None
 
     def save_state(self, state: dict[str, Any]) -> None:
         save_tensors(self.last, state)

@@ -239,6 +239,12 @@ def test_resuming_a_finished_run_prints_its_result_again_and_touches_nothing(wor
     assert after == before
 
 
+def test_a_finished_run_of_the_other_command_is_refused(world: World) -> None:
+    out = world.folder / "whole"
+    with pytest.raises(RecipeError, match="no teacher to train"):
+        train_teacher.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
+
+
 def test_a_finished_run_that_lost_its_network_or_was_moved_repeats_only_its_end(
     world: World, tmp_path: Path
 ) -> None:

@@ -113,7 +113,10 @@ def _baseline(groups: Sequence[Group], options: Options) -> Group | None:
         return alone[0] if len(alone) == 1 else None
     for group in groups:
         given = [str(network.given) for network in group.networks]
-        if options.baseline == group.name or str(Path(options.baseline)) in [*given, str(group.folder)]:
+        if options.baseline == group.name or str(Path(options.baseline)) in [
+            *given,
+            *([str(group.folder)] if group.folder else []),
+        ]:
             return group
     names = ", ".join(group.name for group in groups)
     raise UsageError(f"--baseline: nothing here is called {options.baseline!r}", hint=f"there are: {names}")

@@ -33,7 +33,7 @@ def with_runs_below(given: Sequence[Given]) -> list[Given]:
 
 
 def _runs_of(path: Path) -> tuple[Path, ...]:
-    if not path.is_dir() or network_in(path) or RunDir(path).recipe.is_file():
+    if not path.is_dir() or network_in(path) or RunDir(path).info.is_file():
         return (path,)  # load_network knows what to say of a run that has not finished
     finished, unfinished = runs_below(path)
     names = ", ".join(run.name for run in unfinished)
@@ -56,7 +56,8 @@ def _recipe_of(run: Path) -> bytes:
 
 def _newest_of_each_recipe(path: Path, runs: Sequence[Path]) -> tuple[Path, ...]:
     """The same recipe with the same seed, run again, says nothing new."""
-    newest = {_recipe_of(run): run for run in runs}
+    by_age = sorted(runs, key=lambda run: (network_in(run) or run).stat().st_mtime)
+    newest = {_recipe_of(run): run for run in by_age}
     again = [run.name for run in runs if run not in newest.values()]
     if again:
         log.warning("%s: left out, run again later with the same recipe and seed: %s", path, ", ".join(again))

@@ -48,7 +48,7 @@ class Progress:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Draw the table on stderr if that is a terminal which wants it."""
-        if not (console.stderr.is_terminal and log.isEnabledFor(logging.INFO)):
+        if not console.shows_progress():
             yield
             return
         with Live(console=console.stderr, auto_refresh=False, transient=True) as self.live:

@@ -9,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from hwdkit.commands.training.groundwork import Role
-from hwdkit.commands.training.run import Run, Settings
+from hwdkit.commands.training.run import Run, Settings, trained_section
 from hwdkit.distributed import Ranks, started
 from hwdkit.engine.rundir import RunDir, default_path
 from hwdkit.errors import CheckpointError, RecipeError
@@ -33,6 +33,7 @@ def train(recipe: Recipe, role: Role, settings: Settings) -> dict[str, Any]:
     """
     with started(cpu=settings.cpu) as ranks:
         path = _agree_on_path(settings.out or default_path(recipe.name), ranks)
+        trained_section(recipe, role)  # a recipe for the other command is refused whatever the folder holds
         folder = RunDir(path)
         result = folder.result() if settings.resume else None
         if result is not None:

@@ -113,7 +113,9 @@ class Run:
 
     def execute(self) -> dict[str, Any]:
         try:
-            with self.stop.listening():  # from here on a signal means: one more step, save, leave
+            # From here on a signal means: one more step, save, leave. With several ranks from the first step
+            # on: one that waits for another, which has failed, must be ended.
+            with self.stop.listening() if self.ranks.world == 1 else nullcontext():
                 return self._execute()
         finally:
             self.folder.release()
@@ -188,6 +190,7 @@ class Run:
         self.told_step = first_step
         with (
             closing(stream),  # ends the loader processes, also when a step raises
+            self.stop.listening() if self.ranks.world > 1 else nullcontext(),
             console.progress(
                 recipe.name, plan.iterations, done=first_step, show=self.ranks.is_main
             ) as advance,
