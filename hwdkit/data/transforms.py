@@ -130,8 +130,9 @@ def resized_window(image: Pixels, rows: Taps, columns: Taps) -> Tensor:
         (3, h, w) uint8.
     """
     (top, bottom), (left, right) = _span(rows.near, rows.far), _span(columns.near, columns.far)
-    # A copy: one pass over a memory map, and torch warns of arrays that it must not write to.
-    window = torch.from_numpy(np.array(image[top:bottom, left:right]))
+    part = image[top:bottom, left:right]
+    # A copy of what torch must not write to, of which it warns: one pass over a memory map.
+    window = torch.from_numpy(part if part.flags.writeable else part.copy())
     resized = np.empty((3, len(rows.near), len(columns.near)), np.uint8)
     for plane, colour in zip(resized, window.unbind(-1), strict=True):  # one colour stays in a core's cache
         # Floats before rows are picked, unless few are.
