@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 
-from hwdkit.cli.catalogue import load_all
+from hwdkit.cli.catalogue import COMMANDS, load_all
 from hwdkit.cli.options import app
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -38,6 +38,10 @@ class Parameter(NamedTuple):
 def reference() -> str:
     """Every command with its arguments and options, in the order of `hwdkit --help`, groups last."""
     load_all()
+    order = list(COMMANDS)
+    # Modules may have been imported in any order before.
+    app.registered_commands.sort(key=lambda command: order.index(_name_of(command)))
+    app.registered_groups.sort(key=lambda group: order.index(str(group.name)))
     return "\n\n".join(_commands(app, "hwdkit"))
 
 
@@ -50,7 +54,7 @@ def _commands(group: typer.Typer, prefix: str) -> Iterator[str]:
     for command in group.registered_commands:
         function = command.callback
         assert function is not None
-        name = f"{prefix} {command.name or function.__name__.replace('_', '-')}"
+        name = f"{prefix} {_name_of(command)}"
         example = (command.epilog or "").partition("Example:")[2].strip()
         code = f"```bash\n{example}\n```" if example else ""
         about = inspect.getdoc(function) or ""
@@ -58,6 +62,10 @@ def _commands(group: typer.Typer, prefix: str) -> Iterator[str]:
     for inner in group.registered_groups:
         assert inner.typer_instance is not None
         yield from _commands(inner.typer_instance, f"{prefix} {inner.name}")
+
+
+def _name_of(command: Any) -> str:
+    return str(command.name or command.callback.__name__.replace("_", "-"))
 
 
 def _table(function: Callable[..., Any]) -> str:
