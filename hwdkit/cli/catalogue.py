@@ -95,6 +95,11 @@ class Commands(TyperGroup):
         super().__init__(**settings)
         self.commands = {name: _ByName(name) for name in COMMANDS}
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the summaries whole; typer cuts them to one line where it does not draw boxes."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
 
 class _ByName(TyperCommand):
     """Stands for a command until it is called; --help and completion read the summary alone."""

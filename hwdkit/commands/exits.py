@@ -67,9 +67,11 @@ def _finite(value: Any) -> Any:
 
 def usage(error: Any) -> int:
     """typer's own complaint about the command line, in our form: it has no public class to catch."""
-    message = " ".join(error.format_message().split()).replace("Value error, ", "")
-    if not message or "NoArgs" in type(error).__name__:
-        return int(error.exit_code)  # the help has been printed
+    text = error.format_message()
+    if not text or "NoArgs" in type(error).__name__:
+        sys.stdout.write(f"{text}\n" if text else "")  # the help; pages with boxes have been printed already
+        return int(error.exit_code)
+    message = " ".join(text.split()).replace("Value error, ", "")
     command = error.ctx.command_path if getattr(error, "ctx", None) else "hwdkit"
     complaint = UsageError(message.rstrip("."), hint=f"see: {command} --help")
     return complain(complaint)
