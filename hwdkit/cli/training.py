@@ -28,7 +28,7 @@ from hwdkit.cli.options import (
     Set,
     app,
 )
-from hwdkit.commands import exits, values
+from hwdkit.commands import exits, signals, values
 from hwdkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def distill(
     )  # fmt: skip
 
 
-@exits.leaving_at_once()
+@signals.leaving_at_once()
 def _train(
     command: str, name: str | None, overrides: list[str] | None, *, teacher: str | None, out: Path | None,
     resume: Path | None, auto_resume: bool, init_from: Path | None, data_root: Path, max_time: str | None,

@@ -11,16 +11,13 @@ import io
 import json
 import math
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
-from typing import Any, NoReturn
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
-from hwdkit.errors import Cancelled, EnvironmentFailure, HwdkitError, Interrupted, UsageError
+from hwdkit.errors import EnvironmentFailure, HwdkitError, UsageError
 
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -120,40 +117,6 @@ def complain(error: HwdkitError) -> int:
         with suppress(EnvironmentFailure):  # stdout is closed or full: the error itself matters more
             _write_failure(error)
     return error.exit_code
-
-
-@contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end a command and its processes; what needs time to save listens itself.
-
-    An exception would not do: third-party modules catch whatever is raised while they are imported.
-    """
-    from hwdkit.commands import console, launch  # noqa: F401  an interrupted import cannot be told about
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        if number == signal.SIGINT:
-            code = complain(Cancelled("cancelled"))
-        else:
-            code = complain(
-                Interrupted("stopped (SIGTERM)", hint="give the same command again, with --auto-resume")
-            )
-        if "multiprocessing" in sys.modules:
-            for process in sys.modules["multiprocessing"].active_children():
-                process.kill()  # they are deaf to Ctrl-C, and nobody would end them
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-        os._exit(code)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _printable(text: str) -> str:

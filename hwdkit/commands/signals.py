@@ -1,12 +1,17 @@
-"""Stopping in good order: SIGTERM, Ctrl-C and a time limit all mean "finish this step, save, leave"."""
+"""Stopping in good order: SIGTERM, Ctrl-C and a time limit mean "finish this step, save, leave".
+
+Before there is anything to save they mean "leave". No torch here.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from hwdkit.errors import Cancelled, HwdkitError, Interrupted
@@ -38,9 +43,6 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch SIGTERM and the first Ctrl-C; a second Ctrl-C leaves at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             if number == signal.SIGINT and self.reason == "Ctrl-C":
@@ -49,9 +51,43 @@ class StopRequest:
             if number == signal.SIGINT or not self.reason:
                 self.reason = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with _answered(on_signal):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end a command and its processes; what needs time to save listens itself.
+
+    An exception would not do: third-party modules catch whatever is raised while they are imported.
+    """
+    from hwdkit.commands import console, exits, launch  # noqa: F401  an interrupted import cannot be told about
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        again = "give the same command again, with --auto-resume"
+        stopped = Interrupted("stopped (SIGTERM)", hint=again)
+        code = exits.complain(Cancelled("cancelled") if number == signal.SIGINT else stopped)
+        if "multiprocessing" in sys.modules:
+            for process in sys.modules["multiprocessing"].active_children():
+                process.kill()  # they are deaf to Ctrl-C, and nobody would end them
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+
+    with _answered(leave):
+        yield
+
+
+@contextmanager
+def _answered(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let a handler answer Ctrl-C and SIGTERM, as far as this thread may; then those before it again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

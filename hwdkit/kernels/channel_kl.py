@@ -57,14 +57,14 @@ def weighted_channel_kl(
         budget = CPU_BYTES if student.device.type == "cpu" else GPU_BYTES
     wanted = wants_gradient(student)
     with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
-        if triton_takes(student) and (weighting is None or weighting.options):
+        named = weighting.options if weighting else lambda: None
+        if named and triton_takes(student):
             from hwdkit.kernels import triton_channel_kl  # triton is not everywhere
 
-            options = weighting.options() if weighting and weighting.options else None
             # Triton launches on the current device.
             with torch.cuda.device_of(student):  # type: ignore[no-untyped-call]
                 value, gradient = triton_channel_kl.value_and_gradient(
-                    student, teacher, temperature=temperature, options=options, wanted=wanted
+                    student, teacher, temperature=temperature, options=named(), wanted=wanted
                 )
         else:
             value, gradient = _value_and_gradient(

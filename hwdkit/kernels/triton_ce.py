@@ -55,23 +55,11 @@ def value_and_gradient(
     loss = logits.new_empty(grid, dtype=torch.float32)
     parts = logits.new_empty((2, 2, *grid, classes) if wanted else 1, dtype=torch.float32)
     _cell[grid](
-        near,
-        label.contiguous(),
-        loss,
-        parts,
-        classes,
-        height,
-        width,
-        rows,
-        columns,
-        most_columns,
-        ignore,
-        align_corners=align_corners,
-        wanted=wanted,
-        pixels=pixels,
+        near, label.contiguous(), loss, parts, classes, height, width, rows, columns, most_columns, ignore,
+        align_corners=align_corners, wanted=wanted, pixels=pixels,
         block=min(max(2, min(32, HELD // pixels)), triton.next_power_of_2(classes)),
         num_warps=4 if pixels <= 512 else 8,
-    )
+    )  # fmt: skip
     gradient = _joined(_joined(parts)).permute(0, 3, 1, 2) if wanted else None
     return loss.sum(), gradient
 

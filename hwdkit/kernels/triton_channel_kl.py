@@ -45,19 +45,10 @@ def value_and_gradient(
     kl, divergence, lse_s, lse_t = (s.new_empty((count, classes), dtype=torch.float32) for _ in range(4))
     block = min(BLOCK, triton.next_power_of_2(size))
     _rows[(count * classes,)](
-        s,
-        t,
-        kl,
-        divergence,
-        lse_s,
-        lse_t,
-        size,
-        1 / temperature,
+        s, t, kl, divergence, lse_s, lse_t, size, 1 / temperature,
         distance=DISTANCES[options.divergence] if options else DISTANCES["kl"],
-        on_logits=options is not None and options.on_logits,
-        block=block,
-        num_warps=8,
-    )
+        on_logits=options is not None and options.on_logits, block=block, num_warps=8,
+    )  # fmt: skip
     share = 1 / (count * classes)
     if options is None:
         weight, loss = None, kl
@@ -67,43 +58,21 @@ def value_and_gradient(
         if ids is not None and ids.shape != (count, size):
             raise ValueError(f"{tuple(ids.shape)} classes of positions for maps {tuple(student.shape)}")
         _weights[(count,)](
-            divergence,
-            kl,
-            divergence if ids is None else ids,
-            weight,
-            loss,
-            classes,
-            size,
-            options.area_power,
-            options.mu,
-            options.sigma,
-            math.log(options.beta),
-            1 - options.beta,
-            options.temperature,
-            counted=ids is not None,
-            normalise=options.normalise,
-            smoothing=SMOOTHINGS[options.smoothing],
+            divergence, kl, divergence if ids is None else ids, weight, loss, classes, size,
+            options.area_power, options.mu, options.sigma,
+            math.log(options.beta), 1 - options.beta, options.temperature,
+            counted=ids is not None, normalise=options.normalise, smoothing=SMOOTHINGS[options.smoothing],
             block=max(2, triton.next_power_of_2(classes + 1)),
             positions=min(1024, triton.next_power_of_2(size)),
-        )
+        )  # fmt: skip
     value = loss.sum() * (temperature**2 * share)
     if not wanted:
         return value, None
     gradient = torch.empty(student.shape, dtype=torch.float32, device=student.device)
     _gradient[(count * classes, triton.cdiv(size, block))](
-        s,
-        t,
-        lse_s,
-        lse_t,
-        kl if weight is None else weight,
-        gradient,
-        size,
-        1 / temperature,
-        temperature * share,
-        weighted=weight is not None,
-        block=block,
-        num_warps=8,
-    )
+        s, t, lse_s, lse_t, kl if weight is None else weight, gradient, size, 1 / temperature,
+        temperature * share, weighted=weight is not None, block=block, num_warps=8,
+    )  # fmt: skip
     return value, gradient
 
 

@@ -202,7 +202,9 @@ def test_a_file_system_without_locks_is_used_all_the_same(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    RunDir(tmp_path).hold()
+    run = RunDir(tmp_path)
+    run.hold()
+    run.release()
     assert "cannot be locked (No locks available)" in caplog.text
 
 
