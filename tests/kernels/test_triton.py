@@ -121,6 +121,8 @@ EVERY_HWD: list[dict[str, Any]] = [
 ]
 """Each value of each option, and those together that meet in a kernel."""
 
+NUMBERS = {"temperature": 2.0, "mu": 1.0, "sigma": 0.7, "beta": 0.3, "softmax_temperature": 2.0}
+
 
 @pytest.mark.parametrize(
     ("dtype", "options"),
@@ -130,7 +132,7 @@ EVERY_HWD: list[dict[str, Any]] = [
 def test_hwd_is_that_of_torch_with_every_option(dtype: torch.dtype, options: list[dict[str, Any]]) -> None:
     label = labels(4, 2, 40, 48)
     for option in options:
-        loss = HWD(**option, mu=1.0)
+        loss = HWD(**option, **NUMBERS)
         student, teacher = (
             maps(2, 4, 5, 6, dtype=dtype).requires_grad_(),
             maps(2, 4, 5, 6, seed=1, dtype=dtype),
