@@ -27,12 +27,13 @@ from measurement import begin, parser
 from PIL import Image
 from torch import Tensor
 
-from hwdkit.data import scenes
+from hwdkit import scenes
 from hwdkit.data.cache import cache_for
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, Pair, SplitStatistics
 from hwdkit.data.stream import sample_rng
 from hwdkit.data.transforms import PAD_COLOUR, augment
+from hwdkit.datasets.scenes import CLASSES, PALETTE
 from hwdkit.recipe.schema import PAPER_SCALES
 from hwdkit.types import IGNORE
 
@@ -122,7 +123,7 @@ def draw(name: str, kind: Kind, root: Path, images: int) -> DatasetIndex:
         label.save(root / f"{i}_label.png")
         pairs.append(Pair(f"{i}{kind.suffix}", f"{i}_label.png", height, width))
         counts += np.bincount(np.asarray(label).ravel(), minlength=256)
-    known = len(scenes.CLASSES)
+    known = len(CLASSES)
     found = SplitStatistics(
         images=images,
         pixels=tuple(int(count) for count in counts[:known]),
@@ -131,8 +132,8 @@ def draw(name: str, kind: Kind, root: Path, images: int) -> DatasetIndex:
     )
     return DatasetIndex(
         name=name,
-        classes=scenes.CLASSES,
-        palette=scenes.PALETTE,
+        classes=CLASSES,
+        palette=PALETTE,
         label_map={**{raw: raw for raw in range(known)}, IGNORE: IGNORE},
         splits={"train": tuple(pairs)},
         root=root,

@@ -29,10 +29,10 @@ from hwdkit.engine import build
 from hwdkit.engine.loop import Training
 from hwdkit.engine.networks import Loaded
 from hwdkit.engine.objectives import Teach
+from hwdkit.measure.memory import peak_bytes
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe import load
 from hwdkit.recipe.schema import Recipe
-from hwdkit.report.memory import peak_bytes
 from hwdkit.types import Batch
 
 CLASSES = 150

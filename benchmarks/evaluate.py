@@ -21,10 +21,10 @@ from goals import Row, memory_row, show, time_row
 from measurement import begin, interleaved, parser, ratios
 from torch import Tensor
 
-from hwdkit.data import scenes
+from hwdkit import scenes
 from hwdkit.kernels.bilinear_argmax import upsampled_argmax
+from hwdkit.measure.memory import peak_bytes
 from hwdkit.metrics import ConfusionMatrix, confusion
-from hwdkit.report.memory import peak_bytes
 from hwdkit.types import IGNORE
 
 GOALS = {19: 10.0, 150: 20.0}

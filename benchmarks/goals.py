@@ -12,7 +12,7 @@ from typing import Any
 
 from measurement import circumstances, keep, ratios
 
-from hwdkit.report.memory import MIB
+from hwdkit.measure.memory import MIB
 
 PROMISED = 150
 """Goals of the losses are for ADE20K's classes; other numbers are measured beside them."""

@@ -35,7 +35,7 @@ from hwdkit.distributed import Ranks, started
 from hwdkit.engine.loop import SYNC_BUFFERS
 from hwdkit.losses.cross_entropy import upsampled_cross_entropy
 from hwdkit.losses.hwd import HWD
-from hwdkit.report.memory import MIB, peak_bytes
+from hwdkit.measure.memory import MIB, peak_bytes
 from hwdkit.types import SegOutput
 
 RECIPE = "scenes-r10-hwd"

@@ -17,7 +17,7 @@ from torch import Tensor
 from hwdkit.kernels import channel_kl
 from hwdkit.losses.cross_entropy import CrossEntropy
 from hwdkit.losses.hwd import HWD
-from hwdkit.report.memory import peak_bytes
+from hwdkit.measure.memory import peak_bytes
 from hwdkit.types import SegOutput
 
 AUX_WEIGHT, HWD_WEIGHT = 0.4, 3.0

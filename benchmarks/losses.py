@@ -25,7 +25,7 @@ from measurement import RESULTS, begin, circumstances, keep, milliseconds, parse
 from torch import Tensor, nn
 
 from hwdkit.losses import LOSSES
-from hwdkit.report.memory import MIB, peak_bytes
+from hwdkit.measure.memory import MIB, peak_bytes
 from hwdkit.types import IGNORE, SegOutput
 
 CHANNELS = {"embedding": (128, 256), "stage4": (512, 2048)}

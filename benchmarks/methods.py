@@ -18,7 +18,7 @@ from measurement import begin, circumstances, interleaved, keep, parser, random_
 from measurement import ratios as ratios_of
 from step import step
 
-from hwdkit.data.datasets import layout_of
+from hwdkit.datasets.table import layout_of
 from hwdkit.distributed import Ranks
 from hwdkit.engine import build
 from hwdkit.engine.objectives import frozen_teacher

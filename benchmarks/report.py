@@ -25,10 +25,10 @@ from torch import Tensor
 
 from hwdkit.kernels.bilinear_argmax import upsampled_argmax
 from hwdkit.losses.labels import small_label
+from hwdkit.measure.divergence import Divergence, Measure, image_sums
+from hwdkit.measure.memory import MIB, peak_bytes
 from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.segmenter import NetworkSpec, build
-from hwdkit.report.divergence import Divergence, Measure, image_sums
-from hwdkit.report.memory import MIB, peak_bytes
 
 STUDENTS = 3
 """A report usually compares the baseline, another method and the student with one teacher."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from measurement import begin, circumstances, interleaved, keep, parser, random_batch, ratios, synchronise
 
-from hwdkit.data.datasets import layout_of
+from hwdkit.datasets.table import layout_of
 from hwdkit.distributed import Ranks
 from hwdkit.engine import build
 from hwdkit.engine.loop import Training

@@ -22,7 +22,7 @@ from torch import Tensor
 from hwdkit.kernels import choice
 from hwdkit.losses.cross_entropy import upsampled_cross_entropy
 from hwdkit.losses.hwd import HWD
-from hwdkit.report.memory import peak_bytes
+from hwdkit.measure.memory import peak_bytes
 from hwdkit.types import SegOutput
 
 

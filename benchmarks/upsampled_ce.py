@@ -16,7 +16,7 @@ from measurement import begin, interleaved, parser, random_batch
 from torch import Tensor
 
 from hwdkit.losses.cross_entropy import upsampled_cross_entropy
-from hwdkit.report.memory import peak_bytes
+from hwdkit.measure.memory import peak_bytes
 from hwdkit.types import IGNORE
 
 

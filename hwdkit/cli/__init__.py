@@ -12,8 +12,8 @@ import typer
 
 from hwdkit import __version__
 from hwdkit.cli.catalogue import Commands
-from hwdkit.commands import exits
 from hwdkit.errors import Cancelled, HwdkitError
+from hwdkit.terminal import exits
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 bug, 2 usage, 3 recipe, 4 data, 5 checkpoint, 6 environment, 7 diverged, 8 memory, "

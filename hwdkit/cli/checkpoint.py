@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from hwdkit.cli.options import DatasetName, Json, app
-from hwdkit.commands import exits, paths, values
 from hwdkit.errors import UsageError
+from hwdkit.terminal import exits, paths, values
 
 checkpoint_app = typer.Typer(
     help="Import published weights; inspect, verify, strip and describe checkpoints.",
@@ -137,8 +137,8 @@ def checkpoint_card(
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
         raise UsageError(f"--license: {licence!r} is no identifier such as apache-2.0, cc-by-4.0 or other")
 
-    from hwdkit.commands import console
     from hwdkit.commands.checkpoint import card as command
+    from hwdkit.terminal import console
 
     console.set_up_logging()
     options = command.Options(

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from hwdkit.cli.options import DATA, DataRoot, Json, OneGpu, Quiet, app
-from hwdkit.commands import exits, paths, values
 from hwdkit.commands.compare import arguments as compare_arguments
 from hwdkit.errors import UsageError
+from hwdkit.terminal import exits, paths, values
 
 TEXTS = ("table", "json", "csv", "md", "latex")
 
@@ -86,8 +86,8 @@ def compare(
     given = compare_arguments.parse(networks, teacher)
     device = values.launch_plan(gpus=gpus)
 
-    from hwdkit.commands import console
     from hwdkit.commands.compare import command
+    from hwdkit.terminal import console
 
     console.set_up_logging(quiet=quiet)
     on_cpu = values.one_device(device)

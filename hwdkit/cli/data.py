@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from hwdkit.cli.options import DATA, DataRoot, DatasetName, Json, OneGpu, Quiet, app
-from hwdkit.commands import exits, values
 from hwdkit.errors import UsageError
+from hwdkit.terminal import exits, values
 
 OWN = "folder"
 KINDS = (*(known.value for known in DatasetName), OWN)
@@ -103,11 +103,11 @@ def prepare_data(
     if given and dataset != OWN:
         raise UsageError(f"{', '.join(given)} only means something for {OWN}, not for {dataset}")
 
-    from hwdkit.commands import console
     from hwdkit.commands import prepare_data as command
-    from hwdkit.data.datasets import DATASETS
-    from hwdkit.data.folder import FolderOptions, require_name
-    from hwdkit.data.own_splits import SplitRule
+    from hwdkit.datasets.table import DATASETS
+    from hwdkit.prepare.own.folder import FolderOptions, require_name
+    from hwdkit.prepare.own.splits import SplitRule
+    from hwdkit.terminal import console
 
     console.set_up_logging(quiet=quiet)
     own, drawn = None, {"train": train, "val": val, "seed": seed}
@@ -145,8 +145,8 @@ def demo(
     """The whole road in minutes: data, teacher, baseline, CWD, HWD, evaluation, report."""
     device = values.launch_plan(gpus=gpus)
 
-    from hwdkit.commands import console
     from hwdkit.commands import demo as command
+    from hwdkit.terminal import console
 
     console.set_up_logging(quiet=quiet)
     on_cpu = values.one_device(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwdkit.cli.options import DATA, DataRoot, Json, app
-from hwdkit.commands import exits, paths
+from hwdkit.terminal import exits, paths
 
 
 @app.command(epilog="Example:  hwdkit doctor --data-root /datasets")
@@ -11,8 +11,8 @@ def doctor(data_root: DataRoot = DATA, as_json: Json = False) -> None:
     """Check versions, extras, devices, limits, data and recipes; exit 6 with a problem, say what to type."""
     paths.require_possible("--data-root", data_root)
 
-    from hwdkit.commands import console
     from hwdkit.commands.doctor import command
+    from hwdkit.terminal import console
 
     console.set_up_logging(quiet=True)
     result = command.run(data_root)

@@ -17,8 +17,8 @@ from hwdkit.cli.options import (
     Ranks,
     app,
 )
-from hwdkit.commands import exits, paths, values
 from hwdkit.errors import UsageError
+from hwdkit.terminal import exits, paths, values
 
 
 @app.command(epilog="Example:  hwdkit evaluate -c runs/my-run --split val --fail-under 0.70")
@@ -76,9 +76,9 @@ def evaluate(
     if save_predictions is not None:
         paths.require_empty("--save-predictions", save_predictions)
 
-    from hwdkit.commands import console
     from hwdkit.commands import evaluate as command
-    from hwdkit.commands.launch import is_worker, launch_again, speaks
+    from hwdkit.terminal import console
+    from hwdkit.terminal.launch import is_worker, launch_again, speaks
 
     console.set_up_logging(quiet=quiet or not speaks())
     paths.require_folder("--data-root", data_root)

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from hwdkit.cli.options import DATA, Checkpoint, DataRoot, Json, Quiet, app
-from hwdkit.commands import exits, values
-from hwdkit.commands.sizes import height_by_width
 from hwdkit.errors import UsageError
+from hwdkit.terminal import exits, values
+from hwdkit.terminal.sizes import height_by_width
 
 
 @app.command(
@@ -91,9 +91,9 @@ def export(
     if int8 and format_ != "onnx":
         raise UsageError("--int8 is made by onnxruntime: it needs --format onnx")
 
-    from hwdkit.commands import console
     from hwdkit.commands.export import command
     from hwdkit.export.deployed import Form
+    from hwdkit.terminal import console
 
     console.set_up_logging(quiet=quiet)
     result, gate = command.run(

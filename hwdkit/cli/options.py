@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hwdkit.datasets.table import DATASETS
+
 app = typer.Typer(rich_markup_mode="rich")
 """Where the modules of this package leave their commands; `catalogue.py` imports one when it is called."""
 
@@ -54,12 +56,4 @@ MaxRestarts = Annotated[int, typer.Option("--max-restarts", min=0, help="Restart
 DATA = Path("data")
 
 
-class DatasetName(StrEnum):
-    ade20k = "ade20k"
-    camvid = "camvid"
-    cityscapes = "cityscapes"
-    coco_stuff_10k = "coco-stuff-10k"
-    coco_stuff_164k = "coco-stuff-164k"
-    coco_stuff_164k_182 = "coco-stuff-164k-182"
-    scenes = "scenes"
-    voc_aug = "voc-aug"
+DatasetName = StrEnum("DatasetName", {name.replace("-", "_"): name for name in DATASETS})  # type: ignore[misc]

@@ -16,8 +16,8 @@ from hwdkit.cli.options import (
     Quiet,
     app,
 )
-from hwdkit.commands import exits, paths, values
 from hwdkit.errors import UsageError
+from hwdkit.terminal import exits, paths, values
 
 FORMATS = ("table", "json", "csv", "md", "latex", "html")
 ORDERS = ("name", "share", "iou", "gap", "td-ntd", "weight", "class")
@@ -129,8 +129,8 @@ def per_class_report(
     out = (paths.require_writable if writes else paths.require_folder)("--out", out or Path("reports"))
     device = values.launch_plan(gpus=gpus)
 
-    from hwdkit.commands import console
     from hwdkit.commands import per_class_report as command
+    from hwdkit.terminal import console
 
     console.set_up_logging(quiet=quiet)
     on_cpu = values.one_device(device)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from hwdkit.cli.options import DATA, Checkpoint, DataRoot, Json, OneGpu, Quiet, app
-from hwdkit.commands import exits, paths, sizes, values
 from hwdkit.errors import UsageError
+from hwdkit.terminal import exits, paths, sizes, values
 
 
 @app.command(epilog="Example:  hwdkit predict photos 'more/**/*.png' -c runs/my-run -o predictions --overlay")
@@ -79,8 +79,8 @@ def predict(
         paths.require_folder("--data-root", data_root)
     device = values.launch_plan(gpus=gpus)
 
-    from hwdkit.commands import console
     from hwdkit.commands.predict import command, prediction
+    from hwdkit.terminal import console
 
     console.set_up_logging(quiet=quiet)
     on_cpu = values.one_device(device)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from hwdkit.cli.options import DATA, DataRoot, Json, OneGpu, Quiet, Set, app
-from hwdkit.commands import exits, sizes, values
 from hwdkit.commands.profile import budgets
 from hwdkit.errors import HwdkitError, UsageError
+from hwdkit.terminal import exits, sizes, values
 
 if TYPE_CHECKING:
     from hwdkit.recipe.schema import Network
@@ -161,8 +161,8 @@ def profile(
     recipes = tuple(load(name, overrides=overrides) for name in recipe or [])
     networks = _networks(backbone or [], head or ["deeplabv3"], output_stride, aux is not False)
 
-    from hwdkit.commands import console
     from hwdkit.commands.profile import command
+    from hwdkit.terminal import console
 
     console.set_up_logging(quiet=quiet)
     on_cpu = values.one_device(launched)

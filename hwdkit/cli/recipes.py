@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hwdkit.cli.options import DatasetName, Json, Set, app
-from hwdkit.commands import exits
+from hwdkit.terminal import exits
 
 recipes_app = typer.Typer(
     help="List, show, validate and copy recipes.",

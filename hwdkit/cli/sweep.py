@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from hwdkit.cli.options import DATA, DataRoot, Gpus, Json, MaybeRecipe, Quiet, Set, app
-from hwdkit.commands import exits, paths, values
 from hwdkit.errors import UsageError
+from hwdkit.terminal import exits, paths, values
 
 
 @app.command(
@@ -112,9 +112,9 @@ def sweep(
     plan = _plan(recipe, grid or [], seeds, set_ or [], baseline=baseline, references=reference or [])
     out = paths.require_possible("--out", out or Path("sweeps", plan.recipe))
 
-    from hwdkit.commands import console, launch
     from hwdkit.commands.sweep import command
     from hwdkit.commands.sweep import folder as sweep_folder
+    from hwdkit.terminal import console, launch
 
     console.set_up_logging(quiet=quiet)
     if launch.is_worker():

@@ -28,12 +28,12 @@ from hwdkit.cli.options import (
     Set,
     app,
 )
-from hwdkit.commands import exits, signals, values
 from hwdkit.errors import UsageError
+from hwdkit.terminal import exits, signals, values
 
 if TYPE_CHECKING:
-    from hwdkit.commands.launch import Launch
     from hwdkit.recipe.schema import Recipe as LoadedRecipe
+    from hwdkit.terminal.launch import Launch
 
 
 @app.command(epilog="Example:  hwdkit train-teacher --recipe ade20k-r101-teacher --gpus 4")
@@ -132,11 +132,11 @@ def _train(
         overrides = _changes_to_a_run(loaded, out)
         loaded, resume = None, out
 
-    from hwdkit.commands import console
-    from hwdkit.commands.launch import is_worker, launch_again, speaks
     from hwdkit.commands.training import command as training
     from hwdkit.commands.training import distill, narration, run, train_teacher
     from hwdkit.engine.rundir import default_path
+    from hwdkit.terminal import console
+    from hwdkit.terminal.launch import is_worker, launch_again, speaks
 
     console.set_up_logging(quiet=quiet or not speaks())
     out = resume or out or default_path(loaded.name if loaded else "")
@@ -169,9 +169,9 @@ def _dry_run(
     data_root: Path, as_json: bool, plan: Launch,
 ) -> None:  # fmt: skip
     """Print what would be trained; end with the exit code of the first thing that is missing."""
-    from hwdkit.commands.launch import speaks
     from hwdkit.commands.training import distill, dry_run
     from hwdkit.commands.training.run import Settings
+    from hwdkit.terminal.launch import speaks
 
     settings = Settings(data_root=data_root, out=out, init_from=init_from, cpu=plan.cpu)
     ranks = plan.processes()

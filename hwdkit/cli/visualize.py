@@ -25,9 +25,9 @@ from hwdkit.cli.visualize_options import (
     Teacher,
     Workers,
 )
-from hwdkit.commands import exits, paths, values
 from hwdkit.commands.visualize.arguments import Given, figure_file
 from hwdkit.errors import UsageError
+from hwdkit.terminal import exits, paths, values
 
 visualize_app = typer.Typer(
     help="Figures of what distillation did: predictions, activation maps, embeddings, channel weights.",
@@ -279,7 +279,7 @@ def _given(
     paths.require_folder("--data-root", root)
     plan = values.launch_plan(gpus=gpus)
 
-    from hwdkit.commands import console
+    from hwdkit.terminal import console
 
     console.set_up_logging(quiet=quiet)
     cpu = values.one_device(plan)

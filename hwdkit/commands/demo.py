@@ -17,9 +17,9 @@ from hwdkit.commands import per_class_report, prepare_data
 from hwdkit.commands.training import distill, train_teacher
 from hwdkit.commands.training.run import Settings
 from hwdkit.errors import RecipeError
+from hwdkit.measure.types import PerClassReport
 from hwdkit.recipe import load
 from hwdkit.report.render import summary_markdown, summary_table
-from hwdkit.report.types import PerClassReport
 
 log = logging.getLogger("hwdkit")
 

@@ -15,8 +15,6 @@ from rich.text import Text
 from torch import Tensor
 
 from hwdkit.checkpoints.files import file_digest, replacing
-from hwdkit.commands import console, paths
-from hwdkit.commands.memory import WHILE_EVALUATING, explained_memory
 from hwdkit.commands.predict.prediction import ids_png
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.decode import raw_ids
@@ -27,7 +25,9 @@ from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.evaluate import evaluate as evaluate_network
 from hwdkit.engine.networks import load_network, require_classes
 from hwdkit.errors import GateError
-from hwdkit.report.overlay import image_png, mask_png, overlay
+from hwdkit.measure.overlay import image_png, mask_png, overlay
+from hwdkit.terminal import console, paths
+from hwdkit.terminal.memory import WHILE_EVALUATING, explained_memory
 
 log = logging.getLogger("hwdkit")
 

@@ -16,20 +16,20 @@ import torch
 from rich.console import Group
 
 from hwdkit.checkpoints.files import file_digest, replacing
-from hwdkit.commands import console
-from hwdkit.commands.memory import WHILE_EVALUATING, explained_memory
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import eval_pairs
 from hwdkit.engine.networks import Loaded, load_network, require_classes
 from hwdkit.errors import RecipeError, UsageError
-from hwdkit.report.divergence import Measure
+from hwdkit.measure.divergence import Measure
+from hwdkit.measure.per_class import Entrant, Subject, per_class
+from hwdkit.measure.types import DivergenceKind, DivergenceOn, Order, PerClassReport, Role
 from hwdkit.report.latex import per_class_latex
-from hwdkit.report.per_class import Entrant, Subject, per_class
 from hwdkit.report.render import per_class_csv, per_class_json
 from hwdkit.report.saved import load_report
 from hwdkit.report.tables import per_class_markdown, per_class_table
-from hwdkit.report.types import DivergenceKind, DivergenceOn, Order, PerClassReport, Role
+from hwdkit.terminal import console
+from hwdkit.terminal.memory import WHILE_EVALUATING, explained_memory
 
 log = logging.getLogger("hwdkit")
 

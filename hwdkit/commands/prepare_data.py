@@ -15,15 +15,15 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands.console import logger, shows_progress, stderr
-from hwdkit.data.archives import in_words
 from hwdkit.data.cache import cache_for
-from hwdkit.data.folder import FolderOptions
-from hwdkit.data.generate import SceneOptions
 from hwdkit.data.index import FILE_NAME, DatasetIndex, SplitStatistics
 from hwdkit.data.parallel import Progress
-from hwdkit.data.prepare import prepare
 from hwdkit.errors import EnvironmentFailure, UsageError
+from hwdkit.prepare.archives import in_words
+from hwdkit.prepare.own.folder import FolderOptions
+from hwdkit.prepare.prepare import prepare
+from hwdkit.prepare.scenes import SceneOptions
+from hwdkit.terminal.console import logger, shows_progress, stderr
 from hwdkit.types import IGNORE
 
 IDS_SHOWN = 6

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from hwdkit.data.datasets import DATASETS
 from hwdkit.data.index import DatasetIndex
 from hwdkit.data.pairs import Pixels
+from hwdkit.datasets.table import DATASETS
 
 log = logging.getLogger(__name__)
 

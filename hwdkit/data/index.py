@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hwdkit.data.names import NAMES
+from hwdkit.datasets.table import DATASETS
 from hwdkit.errors import DataError
 from hwdkit.types import IGNORE
 
@@ -134,9 +134,9 @@ def load_index(folder: Path, *, files_must_exist: bool = True) -> DatasetIndex:
         DataError: no index, an unreadable or foreign one, or its files have moved away.
     """
     path = folder / FILE_NAME
-    kind = folder.name if folder.name in NAMES else f"folder --name {folder.name}"
+    kind = folder.name if folder.name in DATASETS else f"folder --name {folder.name}"
     again = f"Run: hwdkit prepare-data {kind} --data-root {folder.parent}"
-    if not path.is_file() and folder.name not in NAMES:
+    if not path.is_file() and folder.name not in DATASETS:
         raise _unknown(folder)
     if not path.is_file():
         # scenes is the one that needs no files: it is drawn.
@@ -170,19 +170,19 @@ def _what_was_lost(name: str) -> str:
     """What an index knew that another prepare-data must be told, besides --overwrite."""
     if name == "scenes":
         return ""
-    if name in NAMES:
+    if name in DATASETS:
         return "\n  and --source …, if its files lie elsewhere"
     return " --source … --images … --labels … --classes …"
 
 
 def _unknown(folder: Path) -> DataError:
     prepared = prepared_in(folder.parent)
-    close = difflib.get_close_matches(folder.name, [*prepared, *NAMES], n=1)
+    close = difflib.get_close_matches(folder.name, [*prepared, *DATASETS], n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
     return DataError(
         f"unknown dataset {folder.name!r}",
         hint=f"{guess}Prepared in {folder.parent}: {', '.join(prepared) or 'none'}. hwdkit knows "
-        f"{', '.join(NAMES)}.\n  Your own data: hwdkit prepare-data folder --name {folder.name} …",
+        f"{', '.join(DATASETS)}.\n  Your own data: hwdkit prepare-data folder --name {folder.name} …",
     )
 
 

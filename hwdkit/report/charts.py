@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
+from hwdkit.measure.types import ClassRow, PerClassReport
 from hwdkit.report.palette import hex_colour
 from hwdkit.report.render import number, percent
-from hwdkit.report.types import ClassRow, PerClassReport
 
 SHOWN_AT_ONCE = 24
 """Rows of a chart; the others are folded away."""

@@ -11,11 +11,11 @@ import math
 from io import StringIO
 from typing import Any
 
+from hwdkit.measure.comparison import Comparison, Difference, per_hour
+from hwdkit.measure.types import jsonable
 from hwdkit.report.compare_tables import Grid, closing_notes, grids, said, sentence
-from hwdkit.report.comparison import Comparison, Difference, per_hour
 from hwdkit.report.latex import latex_number, latex_text
 from hwdkit.report.render import markdown_table, markdown_text, printable
-from hwdkit.report.types import jsonable
 
 
 def document(comparison: Comparison) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.report.bootstrap import FEW, Interval
-from hwdkit.report.comparison import Comparison, Difference, Method, per_hour
+from hwdkit.measure.bootstrap import FEW, Interval
+from hwdkit.measure.comparison import Comparison, Difference, Method, per_hour
 from hwdkit.report.render import UNKNOWN, number, percent, points, printable
 
 MANY = 5

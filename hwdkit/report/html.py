@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hwdkit.measure.types import ClassRow, ModelSummary, PerClassReport
 from hwdkit.report.charts import (
     SHOWN_AT_ONCE,
     bar_row,
@@ -24,7 +25,6 @@ from hwdkit.report.html_examples import shown_example, shown_matrices, verdicts
 from hwdkit.report.html_tables import class_table, confusion_table, divergence_table
 from hwdkit.report.palette import hex_colour, model_tones
 from hwdkit.report.render import number, percent, points
-from hwdkit.report.types import ClassRow, ModelSummary, PerClassReport
 
 
 def per_class_page(report: PerClassReport) -> str:

@@ -6,8 +6,8 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from hwdkit.report.confusions import cell_numbers, heat_map
-from hwdkit.report.overlay import (
+from hwdkit.measure.confusions import cell_numbers, heat_map
+from hwdkit.measure.overlay import (
     AGREE,
     BOTH_WRONG,
     DISAGREEMENT_COLOURS,
@@ -21,8 +21,8 @@ from hwdkit.report.overlay import (
     mask_png,
     shrink,
 )
+from hwdkit.measure.types import Example, PerClassReport
 from hwdkit.report.palette import hex_colour
-from hwdkit.report.types import Example, PerClassReport
 
 LONGEST_SIDE = 640
 """Pixels. Larger examples are reduced, so that the page stays a few MB."""

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from hwdkit.report.confusions import strongest
+from hwdkit.measure.confusions import strongest
+from hwdkit.measure.types import ClassDivergence, ClassRow, PerClassReport
 from hwdkit.report.palette import hex_colour
 from hwdkit.report.render import number, percent, points
-from hwdkit.report.types import ClassDivergence, ClassRow, PerClassReport
 
 _MEASURES: tuple[tuple[str, str, Callable[[ClassDivergence], tuple[str, float | None]]], ...] = (
     ("TD", "target", lambda one: (number(one.td), one.td)),

@@ -6,9 +6,9 @@ import itertools
 import re
 from collections.abc import Collection
 
+from hwdkit.measure.types import Order, PerClassReport
 from hwdkit.report.render import UNKNOWN, printable
 from hwdkit.report.sheet import Column, Sheet, class_sheet, divergence_sheet
-from hwdkit.report.types import Order, PerClassReport
 
 _ESCAPED = {
     "\\": r"\textbackslash{}",

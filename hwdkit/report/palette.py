@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import NamedTuple
 
-from hwdkit.report.types import ModelSummary
+from hwdkit.measure.types import ModelSummary
 
 
 class Tone(NamedTuple):

@@ -17,8 +17,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from hwdkit.measure.types import ClassDivergence, PerClassReport
 from hwdkit.report.palette import hex_colour
-from hwdkit.report.types import ClassDivergence, PerClassReport
 
 UNKNOWN = "–"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hwdkit.errors import DataError
-from hwdkit.report.types import (
+from hwdkit.measure.types import (
     SCHEMA_VERSION,
     ClassDivergence,
     ClassRow,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
+from hwdkit.measure.types import ClassDivergence, ClassRow, Order, PerClassReport
 from hwdkit.report.render import UNKNOWN, number, percent, points
-from hwdkit.report.types import ClassDivergence, ClassRow, Order, PerClassReport
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from hwdkit.measure.types import Order, PerClassReport
 from hwdkit.report.palette import hex_colour
 from hwdkit.report.render import markdown_table, markdown_text, printable
 from hwdkit.report.sheet import Column, Sheet, class_sheet, divergence_sheet
-from hwdkit.report.types import Order, PerClassReport
 
 
 def per_class_table(

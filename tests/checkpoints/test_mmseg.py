@@ -21,7 +21,7 @@ from torch import Tensor
 from hwdkit.checkpoints import mmseg
 from hwdkit.checkpoints.files import load_model, read_state_dict
 from hwdkit.checkpoints.mmseg_config import INPUT, Description, describe
-from hwdkit.data.datasets import DATASETS
+from hwdkit.datasets.table import DATASETS
 from hwdkit.engine.networks import load_network, load_weights
 from hwdkit.errors import CheckpointError
 from hwdkit.models.backbone import create_backbone

@@ -20,8 +20,8 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from tiny_runs import ROOT, hwdkit
 
-from hwdkit.commands import limits, prepare_data
-from hwdkit.commands.doctor import checkup, extras, holdings, surroundings
+from hwdkit.commands import prepare_data
+from hwdkit.commands.doctor import checkup, extras, holdings, limits, surroundings
 from hwdkit.commands.doctor import command as doctor
 from hwdkit.commands.doctor.findings import REINSTALL, Finding
 from hwdkit.commands.recipes import show

@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import SMALL, hwdkit
 from tiny_trees import coco_stuff_10k, coco_stuff_164k, ids, sbd, voc2012, write_pair
 
-from hwdkit.data.names import NAMES
+from hwdkit.datasets.table import DATASETS
 
 RECIPE = f"""
 data: {{dataset: NAME, crop: [32, 32], workers: 0}}
@@ -56,7 +56,7 @@ TREES: dict[str, Callable[[Path], object]] = {
 
 
 def test_no_dataset_is_forgotten() -> None:
-    assert {*TREES, "scenes"} == set(NAMES)  # scenes is trained on by most tests of commands
+    assert {*TREES, "scenes"} == set(DATASETS)  # scenes is trained on by most tests of commands
 
 
 @pytest.mark.parametrize("name", TREES)

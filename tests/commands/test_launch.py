@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hwdkit.commands.launch import Launch, is_worker
 from hwdkit.errors import EnvironmentFailure
+from hwdkit.terminal.launch import Launch, is_worker
 
 VARIABLES = ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS")
 

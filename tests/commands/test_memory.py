@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hwdkit.commands.memory import WHILE_EVALUATING, explained_memory
 from hwdkit.errors import OutOfMemory
+from hwdkit.terminal.memory import WHILE_EVALUATING, explained_memory
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nmore"), MemoryError()])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tiny_runs import hwdkit
 
-from hwdkit.commands import paths
 from hwdkit.errors import EnvironmentFailure, UsageError
+from hwdkit.terminal import paths
 
 WRITERS = {
     "visualize": "visualize panels --student none -o {}/e.png",

@@ -19,16 +19,16 @@ from PIL import Image
 from tiny_runs import Outcome, Pair, hwdkit
 
 from hwdkit.checkpoints.files import load_model, save_model
-from hwdkit.commands import pace, sizes
-from hwdkit.commands.predict import prediction
-from hwdkit.data.cityscapes import CITYSCAPES
-from hwdkit.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
+from hwdkit.commands.predict import pace, prediction
+from hwdkit.commands.predict.own_images import Found, find_images, output_names, read_upright
 from hwdkit.data.index import load_index
-from hwdkit.data.own_images import Found, find_images, output_names, read_upright
+from hwdkit.datasets.cityscapes import CITYSCAPES
+from hwdkit.datasets.cityscapes import CLASSES as CITYSCAPES_CLASSES
 from hwdkit.engine.networks import FORMAT, load_network
 from hwdkit.errors import OutOfMemory
+from hwdkit.measure.overlay import colourise, overlay
 from hwdkit.models.segmenter import NetworkSpec, build
-from hwdkit.report.overlay import colourise, overlay
+from hwdkit.terminal import sizes
 
 
 @pytest.fixture(scope="module")

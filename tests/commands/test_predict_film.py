@@ -14,11 +14,9 @@ pytest.importorskip("av")
 
 from films import film
 
-from hwdkit.commands import pace
-from hwdkit.commands.predict import prediction
-from hwdkit.data import video
-from hwdkit.data.own_images import Found, output_names
-from hwdkit.report.overlay import colourise, overlay
+from hwdkit.commands.predict import pace, prediction, video
+from hwdkit.commands.predict.own_images import Found, output_names
+from hwdkit.measure.overlay import colourise, overlay
 
 
 def predicted(pair: Pair, *arguments: object) -> Outcome:

@@ -20,8 +20,6 @@ import pytest
 import torch
 from tiny_runs import ROOT, STUDENT, Outcome, Pair, environment, hwdkit, steps
 
-from hwdkit.commands.launch import Launch
-from hwdkit.commands.signals import StopRequest
 from hwdkit.commands.sweep import folder as sweep_folder
 from hwdkit.commands.sweep import grid as sweep_grid
 from hwdkit.commands.sweep import plan as sweep_plan
@@ -29,6 +27,8 @@ from hwdkit.commands.sweep.command import _devices
 from hwdkit.commands.sweep.runs import Outcome as Outcome_
 from hwdkit.commands.sweep.runs import Pool, Workplace
 from hwdkit.errors import EnvironmentFailure, UsageError
+from hwdkit.terminal.launch import Launch
+from hwdkit.terminal.signals import StopRequest
 
 GRID = ["--grid", "optimizer.lr=1e-3,1e30"]  # the second diverges at once
 LIMITED = ["--set", "train.save_every=1"]

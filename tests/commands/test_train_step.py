@@ -17,10 +17,10 @@ from hwdkit.distributed import Ranks
 from hwdkit.engine import build
 from hwdkit.engine.loop import Training
 from hwdkit.engine.objectives import Teach
+from hwdkit.measure import train_step as report
+from hwdkit.measure.memory import MIB
 from hwdkit.recipe.load import load
 from hwdkit.recipe.schema import Recipe
-from hwdkit.report import train_step as report
-from hwdkit.report.memory import MIB
 from hwdkit.types import Batch
 
 CPU = torch.device("cpu")

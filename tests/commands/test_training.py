@@ -15,13 +15,10 @@ from typing import Any
 import pytest
 
 from hwdkit.checkpoints.files import load_tensors, read_metadata, read_state_dict
-from hwdkit.commands.signals import StopRequest
 from hwdkit.commands.training import distill, train_teacher
 from hwdkit.commands.training.command import resumed_recipe
 from hwdkit.commands.training.narration import render
 from hwdkit.commands.training.run import Settings
-from hwdkit.data.generate import SceneOptions
-from hwdkit.data.prepare import prepare
 from hwdkit.engine.networks import load_network
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import (
@@ -32,7 +29,10 @@ from hwdkit.errors import (
     Interrupted,
     RecipeError,
 )
+from hwdkit.prepare.prepare import prepare
+from hwdkit.prepare.scenes import SceneOptions
 from hwdkit.recipe.load import load, loads_resolved
+from hwdkit.terminal.signals import StopRequest
 
 NETWORK = """
   backbone: resnet18

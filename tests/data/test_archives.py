@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from hwdkit.data import archives
-from hwdkit.data.archive_members import reading
-from hwdkit.data.archives import unpack
-from hwdkit.data.unpack_records import PARTS, RECORDS, is_unpacked, unfinished
 from hwdkit.errors import DataError, EnvironmentFailure
+from hwdkit.prepare import archives
+from hwdkit.prepare.archive_members import reading
+from hwdkit.prepare.archives import unpack
+from hwdkit.prepare.unpack_records import PARTS, RECORDS, is_unpacked, unfinished
 
 CONTENT = {
     "set/images/a.jpg": b"first" * 100,
@@ -431,7 +431,7 @@ def test_a_killed_run_leaves_only_whole_files_and_the_next_one_finishes(tmp_path
     program = """if True:
         import os, sys
         from pathlib import Path
-        from hwdkit.data import archives
+        from hwdkit.prepare import archives
         replace = os.replace
         def told(part, target):
             replace(part, target)

@@ -25,9 +25,9 @@ from hwdkit.data.cache import cache_for
 from hwdkit.data.cache_files import CachedSplit, open_cache
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, load_index, save_index
-from hwdkit.data.prepare import prepare
 from hwdkit.data.stream import eval_pairs
 from hwdkit.errors import DataError, EnvironmentFailure
+from hwdkit.prepare.prepare import prepare
 
 
 @pytest.fixture

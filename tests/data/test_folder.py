@@ -15,17 +15,17 @@ from PIL import Image
 from tiny_runs import hwdkit
 from tiny_trees import ids, write_pair
 
-from hwdkit.data import archives
-from hwdkit.data.archive_members import Member
-from hwdkit.data.class_table import read_class_table
 from hwdkit.data.colours import PaintedLabels, label_reader
 from hwdkit.data.dataset import SegmentationDataset
-from hwdkit.data.datasets import DATASETS
-from hwdkit.data.folder import FolderOptions, require_name
 from hwdkit.data.index import DatasetIndex, load_index
-from hwdkit.data.own_splits import SplitRule, divide
-from hwdkit.data.prepare import prepare
+from hwdkit.datasets.table import DATASETS
 from hwdkit.errors import DataError, UsageError
+from hwdkit.prepare import archives
+from hwdkit.prepare.archive_members import Member
+from hwdkit.prepare.own.class_table import read_class_table
+from hwdkit.prepare.own.folder import FolderOptions, require_name
+from hwdkit.prepare.own.splits import SplitRule, divide
+from hwdkit.prepare.prepare import prepare
 
 CLASSES = """
 classes:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from hwdkit.data.generate import SceneOptions
 from hwdkit.data.index import FILE_NAME, load_index
-from hwdkit.data.prepare import prepare
 from hwdkit.errors import DataError
+from hwdkit.prepare.prepare import prepare
+from hwdkit.prepare.scenes import SceneOptions
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 from tiny_trees import ids, write_pair
 
-from hwdkit.data import archives
-from hwdkit.data.archive_members import Member
-from hwdkit.data.generate import SceneOptions
 from hwdkit.data.index import DatasetIndex, load_index, save_index
 from hwdkit.data.parallel import FEW, on_all_cores
-from hwdkit.data.prepare import prepare
 from hwdkit.errors import DataError
+from hwdkit.prepare import archives
+from hwdkit.prepare.archive_members import Member
+from hwdkit.prepare.prepare import prepare
+from hwdkit.prepare.scenes import SceneOptions
 
 
 def prepare_camvid(tmp_path: Path, source: Path, **options: bool) -> DatasetIndex:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hwdkit.data import scenes
-from hwdkit.data.scenes import stage
+from hwdkit import scenes
+from hwdkit.datasets.scenes import CLASSES, PALETTE
+from hwdkit.scenes import stage
 
 Scenes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -49,18 +50,18 @@ def test_labels_are_the_recorded_ones(index: int, expected: int) -> None:
 
 
 def test_every_class_appears_and_no_other_value_but_ignore(many: Scenes) -> None:
-    assert set(np.unique(many[1])) == {*range(len(scenes.CLASSES)), 255}
+    assert set(np.unique(many[1])) == {*range(len(CLASSES)), 255}
 
 
 def test_class_names_follow_the_numbers_that_are_painted() -> None:
-    constants = ["sign" if name == "traffic sign" else name for name in scenes.CLASSES]
+    constants = ["sign" if name == "traffic sign" else name for name in CLASSES]
     assert [getattr(stage, name.upper()) for name in constants] == list(range(12))
-    assert len(scenes.PALETTE) == len(set(scenes.PALETTE)) == len(scenes.CLASSES)
+    assert len(PALETTE) == len(set(PALETTE)) == len(CLASSES)
 
 
 def test_classes_have_a_long_tail_and_ignore_is_rare(many: Scenes) -> None:
     share = shares(many[1])
-    by_class = np.sort(share[: len(scenes.CLASSES)])
+    by_class = np.sort(share[: len(CLASSES)])
     assert by_class[-1] > 0.15
     assert 0.002 < by_class[0] < 0.015
     assert (by_class < 0.03).sum() >= 4
@@ -69,7 +70,7 @@ def test_classes_have_a_long_tail_and_ignore_is_rare(many: Scenes) -> None:
 
 def test_scenes_lack_some_classes(many: Scenes) -> None:
     present = [len(np.unique(label[label != 255])) for label in many[1]]
-    assert min(present) < len(scenes.CLASSES) - 1
+    assert min(present) < len(CLASSES) - 1
     assert min(present) >= 4
 
 
@@ -133,5 +134,5 @@ def test_contact_sheet_holds_every_scene_above_its_label() -> None:
 
 
 def test_drawing_needs_no_torch() -> None:
-    code = "import sys, hwdkit.data.scenes as s; s.render(0, 0); sys.exit('torch' in sys.modules)"
+    code = "import sys, hwdkit.scenes as s; s.render(0, 0); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,7 @@ import av
 from av.stream import Disposition
 from films import film
 
-from hwdkit.data import video
+from hwdkit.commands.predict import video
 from hwdkit.errors import DataError, EnvironmentFailure
 
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hwdkit.kernels import channel_kl as kernel
 from hwdkit.losses.cross_entropy import CrossEntropy
 from hwdkit.losses.hwd import HWD
-from hwdkit.report.memory import peak_bytes
+from hwdkit.measure.memory import peak_bytes
 from hwdkit.types import SegOutput
 
 CPU = torch.device("cpu")

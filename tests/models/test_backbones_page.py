@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from hwdkit.measure.profile import count_parameters, true_macs
 from hwdkit.models.segmenter import HEADS, NetworkSpec, build
-from hwdkit.report.profile import count_parameters, true_macs
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 STALE = "run: python docs/generate_backbones.py"

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hwdkit.measure.profile import true_macs
 from hwdkit.models.fcn import FCNHead
 from hwdkit.models.segformer import SegFormerHead
 from hwdkit.models.segmenter import HEADS, NetworkSpec, build
 from hwdkit.models.upernet import UPerNetHead
-from hwdkit.report.profile import true_macs
 
 PYRAMIDS = {"upernet": UPerNetHead, "segformer": SegFormerHead}
 CHANNELS = (8, 12, 16, 24)

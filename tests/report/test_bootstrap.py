@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from hwdkit.measure import bootstrap
+from hwdkit.measure.bootstrap import (
+    Counts,
+    Draws,
+    differences,
+    image_weights,
+    method_draws,
+    resampled,
+    scores,
+)
 from hwdkit.metrics import Absent, ConfusionMatrix
-from hwdkit.report import bootstrap
-from hwdkit.report.bootstrap import Counts, Draws, differences, image_weights, method_draws, resampled, scores
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

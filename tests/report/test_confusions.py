@@ -14,10 +14,10 @@ from PIL import Image
 from test_per_class import Split
 
 from hwdkit.errors import DataError
-from hwdkit.report.confusions import cell_numbers, heat_map, strongest
+from hwdkit.measure.confusions import cell_numbers, heat_map, strongest
+from hwdkit.measure.types import ClassRow, ModelSummary, PerClassReport
 from hwdkit.report.render import per_class_json
 from hwdkit.report.saved import load_report
-from hwdkit.report.types import ClassRow, ModelSummary, PerClassReport
 
 COUNTS = ((90, 10, 0), (30, 20, 0), (0, 0, 0))
 OTHER = ((50, 25, 25), (0, 50, 0), (0, 0, 0))

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from hwdkit.measure import profile as report
+from hwdkit.measure.latency import measure_latency, measure_peak_memory
+from hwdkit.measure.profile import count_macs, count_parameters, paper_macs, true_macs
 from hwdkit.models.segmenter import NetworkSpec, Segmenter, build
-from hwdkit.report import profile as report
-from hwdkit.report.latency import measure_latency, measure_peak_memory
-from hwdkit.report.profile import count_macs, count_parameters, paper_macs, true_macs
 
 ENTRIES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent.parent / "golden" / "flops_params.json").read_text()

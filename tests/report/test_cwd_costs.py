@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
+from hwdkit.measure.profile import count_parameters, paper_macs, true_macs
 from hwdkit.models.blocks import conv_bn_relu
 from hwdkit.models.fcn import FCNHead
 from hwdkit.models.segmenter import NetworkSpec, Segmenter, build
-from hwdkit.report.profile import count_parameters, paper_macs, true_macs
 
 CLASSES = 19
 HALVED = {"stem_width": 32, "channels": [32, 64, 128, 256]}

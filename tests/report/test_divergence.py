@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hwdkit.losses import HWD
 from hwdkit.losses.channel_wise import channel_kl
-from hwdkit.report.divergence import Divergence, Measure, image_sums
-from hwdkit.report.types import ClassDivergence
+from hwdkit.measure.divergence import Divergence, Measure, image_sums
+from hwdkit.measure.types import ClassDivergence
 from hwdkit.types import IGNORE
 
 CLASSES, TAU = 5, 3.0

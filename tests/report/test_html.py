@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hwdkit.report import overlay
+from hwdkit.measure import overlay
+from hwdkit.measure.types import ClassDivergence, ClassRow, Example, ModelSummary, PerClassReport, Role
 from hwdkit.report.html import per_class_page
 from hwdkit.report.render import number
-from hwdkit.report.types import ClassDivergence, ClassRow, Example, ModelSummary, PerClassReport, Role
 
 HOSTILE = "<script>alert(1)</script>\"'"
 

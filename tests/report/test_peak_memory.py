@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hwdkit.report.memory import MIB, bytes_of, peak_bytes
+from hwdkit.measure.memory import MIB, bytes_of, peak_bytes
 
 CPU = torch.device("cpu")
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from hwdkit.measure.divergence import Divergence, Measure, image_sums
+from hwdkit.measure.per_class import Entrant, Subject, per_class
+from hwdkit.measure.types import ClassDivergence, PerClassReport
 from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.contract import InputContract
 from hwdkit.models.segmenter import NetworkSpec, Segmenter, build
-from hwdkit.report.divergence import Divergence, Measure, image_sums
-from hwdkit.report.per_class import Entrant, Subject, per_class
 from hwdkit.report.saved import report_from_dict
-from hwdkit.report.types import ClassDivergence, PerClassReport
 from hwdkit.types import IGNORE
 
 CLASSES = 5

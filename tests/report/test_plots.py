@@ -12,10 +12,10 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
+from hwdkit.measure.types import ClassRow, ModelSummary, PerClassReport
 from hwdkit.report.plots.curves import _term_keys, curves
 from hwdkit.report.plots.per_class import iou_bars, td_ntd
 from hwdkit.report.plots.style import WIDTH
-from hwdkit.report.types import ClassRow, ModelSummary, PerClassReport
 
 Figure = Callable[..., bytes]
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from hwdkit.errors import DataError
+from hwdkit.measure.types import ClassDivergence, ClassRow, ModelSummary, PerClassReport
 from hwdkit.report.latex import per_class_latex
 from hwdkit.report.render import per_class_csv, per_class_json
 from hwdkit.report.saved import load_report
 from hwdkit.report.tables import per_class_markdown
-from hwdkit.report.types import ClassDivergence, ClassRow, ModelSummary, PerClassReport
 
 
 @pytest.fixture

@@ -11,18 +11,18 @@ import torch
 from PIL import Image
 
 from hwdkit.losses.hwd import HWD
+from hwdkit.measure.activation_maps import ActivationMap
+from hwdkit.measure.channel_weights import ChannelWeights, channel_weights
+from hwdkit.measure.embeddings import Embedding, Sample, embedded, sampled, usable_perplexity
+from hwdkit.measure.per_class import Entrant
+from hwdkit.measure.visual_panels import PanelRow, Scores, differing, highest
 from hwdkit.models.segmenter import NetworkSpec, build
-from hwdkit.report.activation_maps import ActivationMap
-from hwdkit.report.channel_weights import ChannelWeights, channel_weights
-from hwdkit.report.embeddings import Embedding, Sample, embedded, sampled, usable_perplexity
 from hwdkit.report.palette import STUDENT
-from hwdkit.report.per_class import Entrant
 from hwdkit.report.plots.activations import ActivationRow, activations
 from hwdkit.report.plots.embeddings import embeddings
 from hwdkit.report.plots.panels import MOST_CLASSES, panels
 from hwdkit.report.plots.style import Form
 from hwdkit.report.plots.weights import smoothing_lines, weight_bars, weight_lines
-from hwdkit.report.visual_panels import PanelRow, Scores, differing, highest
 
 MAGIC: dict[Form, bytes] = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 OPTIONS = {"layers": (1, 1, 1, 1), "channels": (4, 8, 8, 8)}

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from hwdkit.checkpoints.files import file_digest, replacing
-from hwdkit.commands import paths
 from hwdkit.commands.checkpoint.card_sources import evaluated, is_number, run_of, while_training
 from hwdkit.commands.checkpoint.command import parameters, title
 from hwdkit.commands.checkpoint.strip import without_paths
-from hwdkit.data.datasets import DATASETS
+from hwdkit.datasets.table import DATASETS
 from hwdkit.engine.networks import Loaded, load_network
 from hwdkit.recipe.schema import Recipe
 from hwdkit.report.card import Card, front_matter
 from hwdkit.report.card import render as render_card
+from hwdkit.terminal import paths
 
 
 @dataclass(frozen=True)

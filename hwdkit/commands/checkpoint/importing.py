@@ -23,15 +23,15 @@ from hwdkit.checkpoints.files import (
 )
 from hwdkit.checkpoints.mmseg_config import describe
 from hwdkit.checkpoints.renaming import Converted, has, without_module
-from hwdkit.commands import paths
 from hwdkit.commands.checkpoint.command import parameters, require_finite, title
-from hwdkit.data.datasets import DATASETS, layout_of
-from hwdkit.data.layout import Layout
+from hwdkit.datasets.layout import Layout
+from hwdkit.datasets.table import DATASETS, layout_of
 from hwdkit.engine.networks import FORMAT, load_weights
 from hwdkit.errors import CheckpointError, HwdkitError, UsageError
 from hwdkit.models.backbone import create_backbone
 from hwdkit.models.segmenter import NetworkSpec, Segmenter, build
 from hwdkit.report.render import printable
+from hwdkit.terminal import paths
 
 Source = Literal["cirkd", "hwd", "torchvision", "mmseg", "smp"]
 BACKBONES = {"cirkd": cirkd.backbone, "hwd": cirkd.backbone, "mmseg": mmseg.backbone}

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from hwdkit.checkpoints.files import file_digest, replacing, save_model
-from hwdkit.commands import paths
 from hwdkit.commands.checkpoint.command import noisy_logits, parameters, require_finite
 from hwdkit.engine.networks import Loaded, load_network
 from hwdkit.errors import CheckpointError
 from hwdkit.report.render import printable
+from hwdkit.terminal import paths
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

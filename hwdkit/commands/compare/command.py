@@ -11,7 +11,6 @@ from typing import Any, Literal
 from rich.console import Group as Page
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands import console
 from hwdkit.commands.compare.arguments import Given
 from hwdkit.commands.compare.counts import How, counted
 from hwdkit.commands.compare.folders import with_runs_below
@@ -21,12 +20,13 @@ from hwdkit.data.index import DatasetIndex, load_index
 from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.networks import load_network, require_classes
 from hwdkit.errors import UsageError
+from hwdkit.measure.bootstrap import Counts
+from hwdkit.measure.compare import compare
+from hwdkit.measure.comparison import Comparison, Member, Method, Setting
 from hwdkit.report import compare_formats as formats
-from hwdkit.report.bootstrap import Counts
-from hwdkit.report.compare import compare
 from hwdkit.report.compare_tables import comparison_page
-from hwdkit.report.comparison import Comparison, Member, Method, Setting
 from hwdkit.report.render import printable
+from hwdkit.terminal import console
 
 log = logging.getLogger("hwdkit")
 

@@ -16,15 +16,15 @@ import torch
 
 from hwdkit import __version__
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands import console
 from hwdkit.commands.compare.runs import Network
-from hwdkit.commands.memory import explained_memory
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.stream import eval_pairs
 from hwdkit.engine.networks import load_network
-from hwdkit.report.bootstrap import Counts
-from hwdkit.report.compare import image_counts
-from hwdkit.report.comparison import Setting
+from hwdkit.measure.bootstrap import Counts
+from hwdkit.measure.compare import image_counts
+from hwdkit.measure.comparison import Setting
+from hwdkit.terminal import console
+from hwdkit.terminal.memory import explained_memory
 
 log = logging.getLogger("hwdkit")
 

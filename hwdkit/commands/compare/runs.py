@@ -23,11 +23,11 @@ from hwdkit.commands.training.command import RESUMABLE_CHANGES
 from hwdkit.engine.networks import load_network
 from hwdkit.engine.rundir import RunDir, training_seconds
 from hwdkit.errors import CheckpointError, HwdkitError, UsageError
+from hwdkit.measure.comparison import Costs
+from hwdkit.measure.profile import count_parameters, true_macs
 from hwdkit.models.segmenter import NetworkSpec
 from hwdkit.recipe.load import loads_resolved
 from hwdkit.recipe.schema import Recipe
-from hwdkit.report.comparison import Costs
-from hwdkit.report.profile import count_parameters, true_macs
 
 log = logging.getLogger("hwdkit")
 

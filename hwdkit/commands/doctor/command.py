@@ -16,8 +16,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands import limits
-from hwdkit.commands.doctor import checkup, extras, holdings, surroundings
+from hwdkit.commands.doctor import checkup, extras, holdings, limits, surroundings
 from hwdkit.commands.doctor.findings import Finding, asked, counted
 from hwdkit.errors import EnvironmentFailure
 from hwdkit.report.render import printable

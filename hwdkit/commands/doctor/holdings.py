@@ -65,10 +65,10 @@ def _dataset(folder: Path) -> Iterator[Finding]:
 
 
 def _prepare(folder: Path) -> str:
-    from hwdkit.data.names import NAMES
+    from hwdkit.datasets.table import DATASETS
 
     name = shlex.quote(folder.name)
-    kind = name if folder.name in NAMES else f"folder --name {name}"
+    kind = name if folder.name in DATASETS else f"folder --name {name}"
     return f"hwdkit prepare-data {kind} --data-root {shlex.quote(str(folder.parent))}"
 
 

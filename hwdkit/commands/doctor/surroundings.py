@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hwdkit.commands.doctor.findings import Finding, counted
-from hwdkit.commands.limits import writable
+from hwdkit.commands.doctor.limits import writable
 from hwdkit.errors import HwdkitError
 
 OURS = ("HWDKIT_DATA", "HWDKIT_RECIPES", "HWDKIT_DEBUG", "HWDKIT_WORKER_ERRORS")

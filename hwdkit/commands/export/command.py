@@ -17,18 +17,18 @@ from rich.text import Text
 from torch import Tensor
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands import paths
 from hwdkit.commands.export import int8 as export_int8
 from hwdkit.commands.export.int8 import Calibration
-from hwdkit.commands.memory import explained_memory
+from hwdkit.commands.predict.own_images import Found, find_images, read_upright
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, load_index
-from hwdkit.data.own_images import Found, find_images, read_upright
 from hwdkit.engine.networks import Loaded, load_network, require_classes
 from hwdkit.errors import DataError, GateError
 from hwdkit.export import files, verify
 from hwdkit.export.deployed import Form, trace
 from hwdkit.report.render import printable
+from hwdkit.terminal import paths
+from hwdkit.terminal.memory import explained_memory
 
 log = logging.getLogger("hwdkit")
 

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from hwdkit.commands import console
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.engine.networks import Loaded
 from hwdkit.errors import GateError
 from hwdkit.export import files, int8, verify
 from hwdkit.export.deployed import Form
 from hwdkit.report.render import printable
+from hwdkit.terminal import console
 
 log = logging.getLogger("hwdkit")
 

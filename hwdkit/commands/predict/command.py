@@ -16,16 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 from hwdkit.checkpoints.files import file_digest
-from hwdkit.commands import paths
-from hwdkit.commands.memory import explained_memory
-from hwdkit.commands.pace import paced
+from hwdkit.commands.predict import video
 from hwdkit.commands.predict.film import predict_film
+from hwdkit.commands.predict.own_images import Found, find_images, output_names
+from hwdkit.commands.predict.pace import paced
 from hwdkit.commands.predict.prediction import Options, Prediction
-from hwdkit.data import video
-from hwdkit.data.own_images import Found, find_images, output_names
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import CheckpointError, DataError, OutOfMemory, UsageError
 from hwdkit.report.render import printable
+from hwdkit.terminal import paths
+from hwdkit.terminal.memory import explained_memory
 
 MEMORY_HINT = "predict in windows (--slide 512x512), or on the CPU (--gpus 0)"
 

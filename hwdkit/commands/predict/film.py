@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands.pace import paced
+from hwdkit.commands.predict.own_images import Found
+from hwdkit.commands.predict.pace import paced
 from hwdkit.commands.predict.prediction import Prediction, beside
-from hwdkit.data.own_images import Found
-from hwdkit.data.video import Film, Recorder, opened, recording
+from hwdkit.commands.predict.video import Film, Recorder, opened, recording
 from hwdkit.errors import DataError
-from hwdkit.report.overlay import Pixels, overlay
+from hwdkit.measure.overlay import Pixels, overlay
 from hwdkit.report.render import printable
 
 log = logging.getLogger("hwdkit")

@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.data.datasets import DATASETS
+from hwdkit.commands.predict.own_images import Found, read_upright
 from hwdkit.data.decode import raw_ids
 from hwdkit.data.index import load_index
-from hwdkit.data.own_images import Found, read_upright
+from hwdkit.datasets.table import DATASETS
 from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.evaluate import predict as class_map
 from hwdkit.engine.networks import Loaded, require_classes
-from hwdkit.report.overlay import Pixels, colourise, image_png, mask_png, overlay
+from hwdkit.measure.overlay import Pixels, colourise, image_png, mask_png, overlay
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -14,15 +14,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands.memory import explained_memory
 from hwdkit.commands.profile import budgets, described, train_step
 from hwdkit.commands.profile.budgets import Budgets
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import RecipeError
+from hwdkit.measure.profile import profile
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.schema import Network, Recipe
-from hwdkit.report.profile import profile
 from hwdkit.report.render import printable
+from hwdkit.terminal.memory import explained_memory
 
 Counter = Literal["all", "torch", "thop", "paper"]
 Role = Literal["student", "teacher", "both"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hwdkit.data.datasets import DATASETS
 from hwdkit.data.index import load_index
+from hwdkit.datasets.table import DATASETS
 from hwdkit.engine import build
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import CheckpointError

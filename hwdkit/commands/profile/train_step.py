@@ -17,8 +17,8 @@ from hwdkit.commands.training.run import trained_section
 from hwdkit.distributed import Ranks
 from hwdkit.engine import build
 from hwdkit.engine.networks import Loaded
+from hwdkit.measure.train_step import measure_train_step
 from hwdkit.recipe.schema import Recipe
-from hwdkit.report.train_step import measure_train_step
 from hwdkit.types import Batch
 
 BLOCKS = 16

@@ -16,8 +16,6 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands.launch import Launch
-from hwdkit.commands.signals import StopRequest
 from hwdkit.commands.sweep import folder as sweep_folder
 from hwdkit.commands.sweep.plan import Cell, Job, Plan, jobs
 from hwdkit.commands.sweep.progress import Progress, settled_word
@@ -37,6 +35,8 @@ from hwdkit.errors import HwdkitError, RecipeError, UsageError
 from hwdkit.report.plots.style import Form
 from hwdkit.report.render import printable
 from hwdkit.report.sweep import Metric, sweep_table
+from hwdkit.terminal.launch import Launch
+from hwdkit.terminal.signals import StopRequest
 
 log = logging.getLogger("hwdkit")
 

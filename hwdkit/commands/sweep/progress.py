@@ -17,11 +17,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands import console
 from hwdkit.commands.sweep.plan import Job, Plan
 from hwdkit.commands.sweep.runs import Outcome, Pool, state
 from hwdkit.engine.rundir import RunDir
 from hwdkit.report.render import printable
+from hwdkit.terminal import console
 
 log = logging.getLogger("hwdkit")
 

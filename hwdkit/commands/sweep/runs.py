@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from hwdkit.checkpoints.files import write_failure
-from hwdkit.commands.signals import StopRequest
 from hwdkit.commands.sweep.folder import note_process
 from hwdkit.commands.sweep.plan import Job, Plan
 from hwdkit.data.parallel import cores
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import Cancelled, CheckpointError, DivergedError, HwdkitError, Interrupted
+from hwdkit.terminal.signals import StopRequest
 
 log = logging.getLogger("hwdkit")
 

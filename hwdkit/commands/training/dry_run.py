@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from hwdkit.commands.training.groundwork import Role, resolved
 from hwdkit.commands.training.run import Settings, trained_section
-from hwdkit.data.datasets import DATASETS, layout_of
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import require_divisible
+from hwdkit.datasets.table import DATASETS, layout_of
 from hwdkit.engine import build
 from hwdkit.engine.networks import Loaded, load_network, require_classes
 from hwdkit.engine.objectives import Objective, tap_pairs

@@ -13,9 +13,9 @@ import torch
 from hwdkit import __version__
 from hwdkit.checkpoints.files import file_digest
 from hwdkit.commands import prepare_data
-from hwdkit.data.datasets import DATASETS
-from hwdkit.data.generate import SCENES
 from hwdkit.data.index import FILE_NAME, DatasetIndex, load_index
+from hwdkit.datasets.scenes import SCENES
+from hwdkit.datasets.table import DATASETS
 from hwdkit.distributed import Ranks, on_main_rank
 from hwdkit.engine.networks import Loaded
 from hwdkit.errors import HwdkitError

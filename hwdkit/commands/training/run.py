@@ -15,9 +15,6 @@ from typing import Any
 import torch
 
 from hwdkit.checkpoints.files import file_digest, save_model
-from hwdkit.commands import console
-from hwdkit.commands.memory import explained_memory
-from hwdkit.commands.signals import StopRequest
 from hwdkit.commands.training import narration
 from hwdkit.commands.training.groundwork import (
     Role,
@@ -47,6 +44,9 @@ from hwdkit.engine.scalars import Scalars
 from hwdkit.errors import CheckpointError, DataError, HwdkitError, RecipeError
 from hwdkit.recipe.load import digest, dump
 from hwdkit.recipe.schema import Network, Recipe
+from hwdkit.terminal import console
+from hwdkit.terminal.memory import explained_memory
+from hwdkit.terminal.signals import StopRequest
 
 log = logging.getLogger("hwdkit")
 

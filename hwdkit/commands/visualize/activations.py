@@ -15,8 +15,8 @@ from hwdkit.commands.per_class_report import chosen as chosen_classes
 from hwdkit.commands.visualize import command as visualize
 from hwdkit.commands.visualize.arguments import FigureFile, Given
 from hwdkit.errors import DataError, UsageError
-from hwdkit.report.activation_maps import ActivationMap, activation_maps
-from hwdkit.report.overlay import shrink
+from hwdkit.measure.activation_maps import ActivationMap, activation_maps
+from hwdkit.measure.overlay import shrink
 from hwdkit.report.render import number, percent, printable
 
 MOST_ROWS = 24

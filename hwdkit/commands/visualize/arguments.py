@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from hwdkit.commands import paths
 from hwdkit.errors import UsageError
+from hwdkit.terminal import paths
 
 Form = Literal["png", "svg", "pdf"]
 

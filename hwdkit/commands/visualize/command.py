@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from hwdkit.checkpoints.files import file_digest, replacing
-from hwdkit.commands import console
-from hwdkit.commands.memory import explained_memory
 from hwdkit.commands.visualize.arguments import FigureFile, Given
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import eval_pairs
 from hwdkit.engine.networks import load_network, require_classes
 from hwdkit.errors import DataError, UsageError
-from hwdkit.report.per_class import Entrant
-from hwdkit.report.types import Role
+from hwdkit.measure.per_class import Entrant
+from hwdkit.measure.types import Role
+from hwdkit.terminal import console
+from hwdkit.terminal.memory import explained_memory
 
 log = logging.getLogger("hwdkit")
 

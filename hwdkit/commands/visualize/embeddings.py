@@ -17,7 +17,7 @@ from hwdkit.commands.visualize import command as visualize
 from hwdkit.commands.visualize.arguments import FigureFile, Given
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.errors import DataError, UsageError
-from hwdkit.report.embeddings import Embedding, Sample, embedded, require_sklearn, sampled, usable_perplexity
+from hwdkit.measure.embeddings import Embedding, Sample, embedded, require_sklearn, sampled, usable_perplexity
 from hwdkit.report.render import UNKNOWN, printable
 
 log = logging.getLogger("hwdkit")

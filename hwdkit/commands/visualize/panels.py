@@ -13,8 +13,7 @@ from rich.text import Text
 from hwdkit.commands.visualize import command as visualize
 from hwdkit.commands.visualize.arguments import FigureFile, Given
 from hwdkit.errors import CheckpointError, DataError, UsageError
-from hwdkit.report.render import number, percent, printable
-from hwdkit.report.visual_panels import (
+from hwdkit.measure.visual_panels import (
     PanelRow,
     Ranked,
     Score,
@@ -23,6 +22,7 @@ from hwdkit.report.visual_panels import (
     highest,
     panel_row,
 )
+from hwdkit.report.render import number, percent, printable
 
 MOST_IMAGES = 20
 

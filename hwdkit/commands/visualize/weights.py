@@ -21,9 +21,9 @@ from hwdkit.commands.visualize import command as visualize
 from hwdkit.commands.visualize.arguments import FigureFile, Given
 from hwdkit.errors import UsageError
 from hwdkit.losses.hwd import HWD
+from hwdkit.measure.channel_weights import ChannelWeights, channel_weights
 from hwdkit.recipe import losses as recipe_losses
 from hwdkit.recipe.load import load
-from hwdkit.report.channel_weights import ChannelWeights, channel_weights
 from hwdkit.report.palette import BASELINE, OTHERS, STUDENT, Tone
 from hwdkit.report.render import number, printable
 

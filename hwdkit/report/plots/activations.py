@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.axes import Axes
 
-from hwdkit.report.activation_maps import ActivationMap
-from hwdkit.report.overlay import Pixels
+from hwdkit.measure.activation_maps import ActivationMap
+from hwdkit.measure.overlay import Pixels
 from hwdkit.report.plots.images import image_grid, shortened
 from hwdkit.report.plots.style import QUIET, STYLE, Form, encoded
 

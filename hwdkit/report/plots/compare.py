@@ -6,7 +6,7 @@ import math
 
 import matplotlib
 
-from hwdkit.report.comparison import Comparison
+from hwdkit.measure.comparison import Comparison
 from hwdkit.report.palette import BASELINE, STUDENT
 from hwdkit.report.plots.style import INK, LINE, STYLE, Form, encoded, new_panels, shown_name
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from hwdkit.report.embeddings import Embedding
-from hwdkit.report.overlay import Colour
+from hwdkit.measure.embeddings import Embedding
+from hwdkit.measure.overlay import Colour
 from hwdkit.report.palette import hex_colour
 from hwdkit.report.plots.images import shortened
 from hwdkit.report.plots.style import INK, LINE, QUIET, STYLE, Form, encoded, shown_name

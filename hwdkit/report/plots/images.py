@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
-from hwdkit.report.overlay import UNLABELLED, Colour
+from hwdkit.measure.overlay import UNLABELLED, Colour
 from hwdkit.report.palette import hex_colour
 from hwdkit.report.plots.style import INK, shown_name
 

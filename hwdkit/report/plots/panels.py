@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 
-from hwdkit.report.overlay import Colour, colourise
+from hwdkit.measure.overlay import Colour, colourise
+from hwdkit.measure.visual_panels import PanelRow, Score
 from hwdkit.report.plots.images import class_patches, image_grid, shortened
 from hwdkit.report.plots.style import QUIET, STYLE, Form, encoded
 from hwdkit.report.render import percent
-from hwdkit.report.visual_panels import PanelRow, Score
 
 MOST_CLASSES = 24
 SCORES = {"miou": "mIoU", "pixel_accuracy": "acc."}

@@ -7,9 +7,9 @@ import math
 import matplotlib
 from matplotlib.ticker import FuncFormatter
 
+from hwdkit.measure.types import PerClassReport
 from hwdkit.report.palette import STUDENT, model_tones
 from hwdkit.report.plots.style import INK, LINE, STYLE, Form, encoded, legend, new_panels, shown_name
-from hwdkit.report.types import PerClassReport
 
 CLASSES_IN_A_ROW = 7
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 from matplotlib.ticker import FuncFormatter
 
-from hwdkit.report.channel_weights import ChannelWeights
-from hwdkit.report.overlay import Colour
+from hwdkit.measure.channel_weights import ChannelWeights
+from hwdkit.measure.overlay import Colour
 from hwdkit.report.palette import OTHERS, STUDENT, Tone, hex_colour
 from hwdkit.report.plots.images import shortened
 from hwdkit.report.plots.style import INK, LINE, QUIET, STYLE, Form, encoded, legend, new_panels, shown_name

@@ -1,0 +1,197 @@
+"""The classes of a user's own data, as a file says them: names, and if need be colours and ids."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hwdkit.data.colours import Colour
+from hwdkit.datasets.voc import bit_colour
+from hwdkit.errors import DataError
+from hwdkit.types import IGNORE
+
+MOST_CLASSES = 255
+"""Classes are stored in 8 bits, of which 255 means ignore."""
+
+LARGEST_ID = 65535
+TEXT = (".txt", ".names", "")
+NAMES, COLOURS, IDS, IGNORED = (
+    ("names", "classes"),
+    ("colours", "colors"),
+    ("ids",),
+    ("ignore", "ignore_index"),
+)
+KEYS = (*NAMES, *COLOURS, *IDS, *IGNORED)
+ENTRY_KEYS = ("name", "colour", "color", "id")
+EXAMPLE = "As in:  classes: [{name: road, colour: [128, 64, 128], id: 7}, …]  ignore: [0, 255]"
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """What a label means.
+
+    Attributes:
+        names, palette: in class order.
+        label_map: raw id -> class, 255 = ignore.
+        label_colours: colour -> raw id for masks that are painted; None if the classes have no colours.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    label_map: dict[int, int]
+    label_colours: dict[Colour, int] | None
+
+
+def read_class_table(path: Path) -> ClassTable:
+    """Read a classes file.
+
+    A list of names, one a line; or YAML or JSON: a list of names or of {name, colour, id}, under `classes` or
+    `names` if the file says more, such as `ignore` (ids, or colours of painted masks), `colours` or `ids` (in
+    the order of the names). Names may be given by id, {7: road}. Without ids the order counts, from 0.
+    Id 255 is ignored unless a class has it.
+
+    Raises:
+        DataError: unreadable, or not that.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"classes file cannot be read ({error})", where=str(path)) from error
+    if path.suffix.lower() in TEXT:
+        return _table({"names": [line.strip() for line in text.splitlines() if line.strip()]}, path)
+    try:
+        content = yaml.safe_load(text)  # JSON is YAML
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
+        raise DataError(
+            f"is neither YAML nor JSON ({' '.join(str(error).split())})", where=str(path)
+        ) from error
+    if isinstance(content, list):
+        content = {"classes": content}
+    if not isinstance(content, dict):
+        raise DataError("is no list of classes", where=str(path), hint=EXAMPLE)
+    _refuse_typos(content, KEYS, path)
+    return _table(content, path)
+
+
+def _table(content: Mapping[str, Any], path: Path) -> ClassTable:
+    names, colours, ids = _classes(content, path)
+    ignored = _ignored(content, path)
+    ignored_ids = [entry for entry in ignored if isinstance(entry, int)]
+    ignored_colours = [entry for entry in ignored if not isinstance(entry, int)]
+    columns: dict[str, Sequence[Any]] = {
+        "name": names,
+        "colour": [*(colours or []), *ignored_colours],
+        "id": [*ids, *ignored_ids],
+    }
+    for what, values in columns.items():
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise DataError(f"{what} {twice} is there twice", where=str(path))
+    if not 2 <= len(names) <= MOST_CLASSES:
+        raise DataError(f"has {len(names)} classes; 2 to {MOST_CLASSES} can be told apart", where=str(path))
+    label_map = {raw: c for c, raw in enumerate(ids)} | dict.fromkeys(ignored_ids, IGNORE)
+    label_map.setdefault(IGNORE, IGNORE)
+    if colours is None:
+        if ignored_colours:
+            raise DataError("ignores a colour, but its classes have none", where=str(path), hint=EXAMPLE)
+        palette = tuple(bit_colour(c + 1) for c in range(len(names)))  # 0 is black
+        return ClassTable(tuple(names), palette, label_map, None)
+    painted = dict(zip(colours, ids, strict=True))
+    if ignored_colours:
+        void = (
+            next(raw for raw, c in label_map.items() if c == IGNORE)
+            if IGNORE in label_map.values()
+            else max(ids) + 1
+        )
+        label_map[void] = IGNORE
+        painted |= dict.fromkeys(ignored_colours, void)
+    return ClassTable(tuple(names), tuple(colours), label_map, painted)
+
+
+def _classes(content: Mapping[str, Any], path: Path) -> tuple[list[str], list[Colour] | None, list[int]]:
+    listed = _value(content, NAMES, path)
+    colours, ids = _value(content, COLOURS, path), _value(content, IDS, path)
+    if isinstance(listed, dict) and all(isinstance(key, int) for key in listed):
+        ids, listed = list(listed), list(listed.values())
+    if not isinstance(listed, list):
+        raise DataError("has no list `classes` or `names`", where=str(path), hint=EXAMPLE)
+    if any(isinstance(entry, dict) for entry in listed):
+        entries = [entry if isinstance(entry, dict) else {"name": entry} for entry in listed]
+        for entry in entries:
+            _refuse_typos(entry, ENTRY_KEYS, path)
+        listed = [entry.get("name") for entry in entries]
+        colours = (
+            _column([entry.get("colour", entry.get("color")) for entry in entries], "colour", path) or colours
+        )
+        ids = _column([entry.get("id") for entry in entries], "id", path) or ids
+    names = [_name(entry, path) for entry in listed]
+    for what, values in (("colours", colours), ("ids", ids)):
+        if values is not None and (not isinstance(values, list) or len(values) != len(names)):
+            raise DataError(f"`{what}` is no list of {len(names)}, one for each class", where=str(path))
+    return (
+        names,
+        None if colours is None else [_colour(value, path) for value in colours],
+        list(range(len(names))) if ids is None else [_id(value, path) for value in ids],
+    )
+
+
+def _ignored(content: Mapping[str, Any], path: Path) -> list[int | Colour]:
+    value = _value(content, IGNORED, path)
+    entries = [] if value is None else value if isinstance(value, list) else [value]
+    return [_id(entry, path) if isinstance(entry, int) else _colour(entry, path) for entry in entries]
+
+
+def _value(content: Mapping[str, Any], keys: Sequence[str], path: Path) -> Any:
+    given = [key for key in keys if content.get(key) is not None]
+    if len(given) > 1:
+        raise DataError(f"has both `{given[0]}` and `{given[1]}`", where=str(path))
+    return content[given[0]] if given else None
+
+
+def _column(values: list[Any], what: str, path: Path) -> list[Any] | None:
+    if all(value is None for value in values):
+        return None
+    if any(value is None for value in values):
+        number = values.index(None) + 1
+        raise DataError(f"class {number} has no {what}, others have one", where=str(path))
+    return values
+
+
+def _name(value: Any, path: Path) -> str:
+    # YAML reads `no` and `1` as other things than text; as the name of a class they are meant as written.
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise DataError(f"{value!r} is no name of a class; put it in quotes", where=str(path), hint=EXAMPLE)
+    return str(value).strip()
+
+
+def _id(value: Any, path: Path) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_ID:
+        raise DataError(f"{value!r} is no id; 0 to {LARGEST_ID} can be", where=str(path), hint=EXAMPLE)
+    return value
+
+
+def _colour(value: Any, path: Path) -> Colour:
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)
+    numbers = value if isinstance(value, list) else []
+    if len(numbers) != 3 or not all(type(number) is int and 0 <= number <= 255 for number in numbers):
+        raise DataError(
+            f'{value!r} is no colour: [red, green, blue] from 0 to 255, or "#rrggbb"',
+            where=str(path),
+            hint=EXAMPLE,
+        )
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _refuse_typos(content: Mapping[Any, Any], known: Sequence[str], path: Path) -> None:
+    """Other keys are the user's own affair, unless one nearly is ours."""
+    for key in content:
+        close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.8)
+        if close and key not in known:
+            raise DataError(f"unknown key {key!r}. Did you mean {close[0]!r}?", where=str(path), hint=EXAMPLE)

@@ -1,0 +1,165 @@
+"""Which images of a user's own data are trained on and which are kept for validation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from hwdkit.data.index import DatasetIndex
+from hwdkit.datasets.layout import names_in
+from hwdkit.errors import DataError, UsageError
+
+SPLITS = ("train", "val")
+FRACTION, SEED = 0.1, 0
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How images are divided; all None = one in ten for validation.
+
+    Attributes:
+        train, val: a list of images, one a line, or a folder that they lie in. Of one alone the other is the
+            rest.
+        val_fraction: share of the images that are kept for validation.
+        seed: which ones.
+    """
+
+    train: str | None = None
+    val: str | None = None
+    val_fraction: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two rules at once.
+
+        Raises:
+            UsageError: lists and a fraction, or a fraction that leaves one split empty.
+        """
+        if self.named() and (self.val_fraction is not None or self.seed is not None):
+            raise UsageError(
+                "--train-split and --val-split leave nothing for --val-fraction and --seed to decide"
+            )
+        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
+            raise UsageError(f"--val-fraction {self.val_fraction:g} must lie between 0 and 1")
+
+    def named(self) -> bool:
+        """Say whether the images are told by name."""
+        return self.train is not None or self.val is not None
+
+    def or_else(self, known: dict[str, Any] | None) -> SplitRule:
+        """Return this rule, completed by what an index remembers, else by the defaults."""
+        if self.named():
+            lists = known or {}
+            return SplitRule(
+                train=lists.get("train") if self.train is None else self.train,
+                val=lists.get("val") if self.val is None else self.val,
+            )
+        if self.val_fraction is None and self.seed is None and known and "val_fraction" not in known:
+            return SplitRule(train=known.get("train"), val=known.get("val"))
+        known = known or {}
+        fraction = known.get("val_fraction", FRACTION) if self.val_fraction is None else self.val_fraction
+        seed = known.get("seed", SEED) if self.seed is None else self.seed
+        return SplitRule(val_fraction=fraction, seed=seed)
+
+    def resolved(self, root: Path) -> SplitRule:
+        """Return this rule with its lists as absolute paths, so that it means the same from elsewhere."""
+
+        def absolute(said: str | None) -> str | None:
+            is_list = said is not None and not (root / said).is_dir() and Path(said).is_file()
+            return str(Path(said).resolve()) if said is not None and is_list else said
+
+        return replace(self, train=absolute(self.train), val=absolute(self.val))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the index records."""
+        if self.named():
+            return {
+                split: text for split, text in (("train", self.train), ("val", self.val)) if text is not None
+            }
+        return {"val_fraction": self.val_fraction, "seed": self.seed}
+
+
+def divide(
+    images: Sequence[str], rule: SplitRule, *, root: Path, before: DatasetIndex | None = None
+) -> dict[str, list[str]]:
+    """Divide sorted paths into train and val; the same images and rule always give the same answer.
+
+    Without names an image's place depends on its path and the seed alone, so that a new image moves at most
+    one other. A list that the index already holds is taken from there when its file is gone.
+
+    Raises:
+        DataError: a name without image, an image in both splits, or a split without images.
+    """
+    if rule.named():
+        chosen = _by_name(images, rule, root, before)
+    else:
+        assert rule.val_fraction is not None
+        kept = max(1, round(rule.val_fraction * len(images)))
+        val = set(sorted(images, key=lambda path: _dice(path, rule.seed))[:kept])
+        chosen = {"train": [path for path in images if path not in val], "val": sorted(val)}
+    empty = [split for split in SPLITS if not chosen[split]]
+    if empty:
+        raise DataError(f"{len(images)} images leave none for split {' and '.join(empty)}", where=str(root))
+    return chosen
+
+
+def _by_name(
+    images: Sequence[str], rule: SplitRule, root: Path, before: DatasetIndex | None
+) -> dict[str, list[str]]:
+    chosen: dict[str, set[str]] = {}
+    for split, said in (("train", rule.train), ("val", rule.val)):
+        if said is not None:
+            chosen[split] = _members(said, split, images, root, before)
+    for split, other in (("train", "val"), ("val", "train")):
+        if split not in chosen:
+            chosen[split] = set(images) - chosen[other]
+    both = sorted(chosen["train"] & chosen["val"])
+    if both:
+        raise DataError(
+            f"{len(both)} images are in train and in val, the first is {both[0]}", where=str(root)
+        )
+    return {split: sorted(chosen[split]) for split in SPLITS}
+
+
+def _members(
+    said: str, split: str, images: Sequence[str], root: Path, before: DatasetIndex | None
+) -> set[str]:
+    if (root / said).is_dir():
+        folder = PurePosixPath(said)
+        return {path for path in images if folder in PurePosixPath(path).parents}
+    file = next((path for path in (Path(said), root / said) if path.is_file()), None)
+    if file is not None:
+        return _named(names_in(file), images, file)
+    if before is not None and before.options.get("splits", {}).get(split) == said:
+        return {pair.image for pair in before.splits[split]}
+    raise DataError(f"--{split}-split {said}: there is no such list, and no such folder below {root}")
+
+
+def _named(lines: Sequence[str], images: Sequence[str], file: Path) -> set[str]:
+    """Find the images that a list names: by path below the root, or by file name with or without suffix."""
+    places: dict[str, set[str]] = {}
+    for image in images:
+        path = PurePosixPath(image)
+        for name in {image, str(path.with_suffix("")), path.name, path.stem}:
+            places.setdefault(name, set()).add(image)
+    chosen: set[str] = set()
+    unknown: list[str] = []
+    for line in lines:
+        name = line.removeprefix("./").lstrip("/")
+        found = {name} if name in places.get(name, ()) else places.get(name, set())
+        if len(found) > 1:
+            raise DataError(f"{line!r} may be {' or '.join(sorted(found)[:2])}", where=str(file))
+        if not found:
+            unknown.append(line)
+        chosen |= found
+    if unknown:
+        listed = ", ".join(repr(line) for line in unknown[:3]) + (" …" if len(unknown) > 3 else "")
+        raise DataError(f"{len(unknown)} of {len(lines)} lines name no image: {listed}", where=str(file))
+    return chosen
+
+
+def _dice(path: str, seed: int | None) -> str:
+    return hashlib.sha256(f"{seed}/{path}".encode("utf-8", "surrogateescape")).hexdigest()

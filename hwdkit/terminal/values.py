@@ -1,0 +1,77 @@
+"""From words on the command line to values; what cannot be meant is a `UsageError` error. No torch here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hwdkit.errors import UsageError
+from hwdkit.terminal.launch import Launch
+
+
+def launch_plan(*, gpus: str, nnodes: str = "1", **others: Any) -> Launch:
+    """The launch options, checked as far as that needs no torch."""
+    if gpus != "auto" and not gpus.isdecimal():
+        raise UsageError(f"--gpus: {gpus!r} is neither auto nor a number")
+    least, colon, most = nnodes.partition(":")
+    if not (least.isdecimal() and (most.isdecimal() or not colon) and 1 <= int(least) <= int(most or least)):
+        raise UsageError(f"--nnodes: {nnodes!r} is neither N nor MIN:MAX")
+    endpoint = others.get("rdzv_endpoint")
+    if nnodes != "1" and endpoint is None:
+        raise UsageError("--nnodes needs --rdzv-endpoint HOST:PORT: one of the machines, the same on all")
+    if endpoint is not None and not re.fullmatch(r".+:\d+", endpoint):
+        raise UsageError(f"--rdzv-endpoint: {endpoint!r} is not HOST:PORT")
+    ranks = others.get("ranks")
+    if gpus not in ("auto", "0") and ranks is not None and gpus.isdecimal() and ranks > int(gpus):
+        raise UsageError(f"--ranks {ranks} with --gpus {gpus}: each process needs a GPU of its own")
+    return Launch(gpus=gpus if gpus == "auto" else str(int(gpus)), nnodes=nnodes, **others)
+
+
+def one_device(plan: Launch) -> bool:
+    """Whether a command that uses one device uses the CPU; a GPU that is asked for must be there."""
+    if plan.gpus not in ("auto", "0", "1"):
+        plan.processes()  # more than there are is the plainer complaint
+        raise UsageError(f"--gpus {plan.gpus}: this command uses one GPU at most")
+    plan.processes()
+    return plan.cpu
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise UsageError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
+    return value
+
+
+def scales(option: str, text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option}: {text!r} is not a list of numbers such as 0.75,1.0,1.25") from None
+    if not all(0.1 <= number <= 10 for number in numbers):
+        raise UsageError(f"{option}: {text!r}: every scale must lie within 0.1 and 10")
+    return numbers
+
+
+def compared(texts: list[str]) -> dict[str, Path]:
+    """NAME=CHECKPOINT, each name once and none that the report gives away itself."""
+    named: dict[str, Path] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if not (name and path):
+            raise UsageError(f"--compare: {text!r} is not NAME=CHECKPOINT, such as cwd=runs/cwd")
+        if name in named or name in ("teacher", "baseline", "student"):
+            raise UsageError(f"--compare: the name {name!r} is taken; choose another")
+        named[name] = Path(path)
+    return named
+
+
+def seconds(text: str | None) -> float | None:
+    """'11h30m' -> 41400.0; a bare number is seconds."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    if not text or found is None or not any(found.groups()):
+        raise UsageError(f"--max-time: {text!r} is not a duration such as 90s, 45m or 11h30m")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(3600 * hours + 60 * minutes + seconds)
