@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 
-from hwdkit.cli.catalogue import COMMANDS, load_all
-from hwdkit.cli.options import app
+from hwdkit.cli.catalogue import COMMANDS, load
+from hwdkit.terminal.command import app
 
 sys.path.insert(0, str(Path(__file__).parent))
 from generate_schema import replace_block
@@ -37,7 +37,8 @@ class Parameter(NamedTuple):
 
 def reference() -> str:
     """Every command with its arguments and options, in the order of `hwdkit --help`, groups last."""
-    load_all()
+    for name in COMMANDS:
+        load(name)
     order = list(COMMANDS)
     # Modules may have been imported in any order before.
     app.registered_commands.sort(key=lambda command: order.index(_name_of(command)))
@@ -57,7 +58,7 @@ def _commands(group: typer.Typer, prefix: str) -> Iterator[str]:
         name = f"{prefix} {_name_of(command)}"
         example = (command.epilog or "").partition("Example:")[2].strip()
         code = f"```bash\n{example}\n```" if example else ""
-        about = inspect.getdoc(function) or ""
+        about = command.help or inspect.getdoc(function) or ""
         yield "\n\n".join(filter(None, (f"### {name}", about, code, _table(function))))
     for inner in group.registered_groups:
         assert inner.typer_instance is not None
@@ -106,6 +107,8 @@ def _name(one: Parameter) -> str:
 def _value(one: Parameter) -> str:
     if one.type is bool:
         return ""
+    if getattr(one.info, "click_type", None) is not None:
+        return ", ".join(f"`{choice}`" for choice in one.info.click_type.choices)
     return str(one.info.metavar or _type(one.type))
 
 
@@ -114,6 +117,8 @@ def _type(type_: Any) -> str:
         return _type(get_args(type_)[0])
     if get_origin(type_) is tuple:
         return " ".join(_type(member) for member in get_args(type_))
+    if get_origin(type_) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(type_))
     if issubclass(type_, Enum):
         return ", ".join(f"`{member.value}`" for member in type_)
     return str({Path: "path", str: "text", int: "number", float: "number"}.get(type_, type_.__name__))

@@ -462,7 +462,7 @@ def test_a_signal_while_modules_are_imported_ends_the_command(
 ) -> None:
     """Third-party modules catch whatever is raised while they are imported."""
     program = (
-        "import os, sys; from hwdkit.commands import signals\n"
+        "import os, sys; from hwdkit.terminal import signals\n"
         "sys.argv = ['hwdkit', 'distill', '--json']\n"
         "with signals.leaving_at_once():\n"
         f"    try: os.kill(os.getpid(), {int(number)})\n"
@@ -503,7 +503,7 @@ def test_a_signal_ends_the_processes_too() -> None:
     """They are deaf to Ctrl-C, and a parent that has gone would leave them for ever."""
     program = (
         "import multiprocessing, os, signal, time\n"
-        "from hwdkit.commands import signals\n"
+        "from hwdkit.terminal import signals\n"
         "with signals.leaving_at_once():\n"
         "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
         "    child.start()\n"

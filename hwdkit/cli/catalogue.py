@@ -1,91 +1,73 @@
-"""All commands in the order of --help: what they are for, and the module that makes each of them.
+"""All commands in the order of --help, and the module that makes each of them.
 
-`hwdkit --help` needs no more than this table; a command that runs imports its own module and no other.
+`hwdkit --help` reads the summaries in the modules' source and imports none of them; a command that runs
+imports its own module and no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pkgutil
+import re
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from hwdkit.cli.options import app
+from hwdkit.terminal.command import app, hyphenated
 
-
-class Entry(NamedTuple):
-    """One line of --help; the summary is the first paragraph of the command's docstring."""
-
-    summary: str
-    load: Callable[[], object]
-
-
-# Each import is written out: who imports whom is read off the source.
 COMMANDS = {
-    "prepare-data": Entry(
-        "Verify a dataset completely and write its index, so that training cannot trip over a file.",
-        lambda: import_module("hwdkit.cli.data"),
-    ),
-    "demo": Entry(
-        "The whole road in minutes: data, teacher, baseline, CWD, HWD, evaluation, report.",
-        lambda: import_module("hwdkit.cli.data"),
-    ),
-    "train-teacher": Entry(
-        "Train the teacher that a recipe describes.",
-        lambda: import_module("hwdkit.cli.training"),
-    ),
-    "distill": Entry(
-        "Distil a teacher into a student as a recipe says.",
-        lambda: import_module("hwdkit.cli.training"),
-    ),
-    "sweep": Entry(
-        "Run a recipe under every combination of settings and seeds: what is missing is run, all is "
-        "summarised.",
-        lambda: import_module("hwdkit.cli.sweep"),
-    ),
-    "evaluate": Entry(
-        "Evaluate a checkpoint: mIoU, mAcc, pixel accuracy and per-class IoU.",
-        lambda: import_module("hwdkit.cli.evaluate"),
-    ),
-    "per-class-report": Entry(
-        "Where distillation helped: class IoU of every network, TD, NTD and TD/NTD per class.",
-        lambda: import_module("hwdkit.cli.per_class_report"),
-    ),
-    "compare": Entry(
-        "Is the difference real? mIoU of several methods, with intervals over images and seeds.",
-        lambda: import_module("hwdkit.cli.compare"),
-    ),
-    "visualize": Entry(
-        "Figures of what distillation did: predictions, activation maps, embeddings, channel weights.",
-        lambda: import_module("hwdkit.cli.visualize"),
-    ),
-    "profile": Entry(
-        "Count parameters and multiply-adds, three ways; measure latency, memory and training steps.",
-        lambda: import_module("hwdkit.cli.profile"),
-    ),
-    "predict": Entry(
-        "Segment your own images and films; no labels and no dataset are needed.",
-        lambda: import_module("hwdkit.cli.predict"),
-    ),
-    "export": Entry(
-        "Export a network to ONNX or torch.export, and check that the file computes the same.",
-        lambda: import_module("hwdkit.cli.export"),
-    ),
-    "checkpoint": Entry(
-        "Import published weights; inspect, verify, strip and describe checkpoints.",
-        lambda: import_module("hwdkit.cli.checkpoint"),
-    ),
-    "recipes": Entry(
-        "List, show, validate and copy recipes.",
-        lambda: import_module("hwdkit.cli.recipes"),
-    ),
-    "doctor": Entry(
-        "Check versions, extras, devices, limits, data and recipes; exit 6 with a problem, say what to type.",
-        lambda: import_module("hwdkit.cli.doctor"),
-    ),
+    "prepare-data": "prepare_data",
+    "demo": "demo",
+    "train-teacher": "train",
+    "distill": "train",
+    "sweep": "sweep",
+    "evaluate": "evaluate",
+    "per-class-report": "per_class_report",
+    "compare": "compare",
+    "visualize": "visualize",
+    "profile": "profile",
+    "predict": "predict",
+    "export": "export",
+    "checkpoint": "checkpoint",
+    "recipes": "recipes",
+    "doctor": "doctor",
 }
+"""Name -> package of hwdkit.commands; its `__init__.py` holds the options alone."""
+
+
+OLD = {
+    "prepare-data": "hwdkit.cli.data",
+    "train-teacher": "hwdkit.cli.training",
+    "distill": "hwdkit.cli.training",
+    "sweep": "hwdkit.cli.sweep",
+    "per-class-report": "hwdkit.cli.per_class_report",
+    "compare": "hwdkit.cli.compare",
+    "visualize": "hwdkit.cli.visualize",
+    "profile": "hwdkit.cli.profile",
+    "predict": "hwdkit.cli.predict",
+    "export": "hwdkit.cli.export",
+    "checkpoint": "hwdkit.cli.checkpoint",
+    "recipes": "hwdkit.cli.recipes",
+    "doctor": "hwdkit.cli.doctor",
+}
+"""TRANSITION: commands that are not yet classes; delete the line when its command is."""
+
+
+def load(name: str) -> None:
+    """Import the module of a command, which adds it to `app`."""
+    import_module(OLD.get(name) or f"hwdkit.commands.{COMMANDS[name]}")
+
+
+def summary(name: str) -> str:
+    """The first paragraph of a command's docstring; of a group's the module's."""
+    if name in OLD:
+        return name
+    source = (pkgutil.get_data("hwdkit.commands", f"{COMMANDS[name]}/__init__.py") or b"").decode()
+    classes = dict(re.findall(r'^class (\w+)\b[^\n]*:\n    """(.*?)"""', source, re.MULTILINE | re.DOTALL))
+    docstrings = {hyphenated(cls): docstring for cls, docstring in classes.items()}
+    docstring = docstrings.get(name) or source.split('"""')[1]
+    return " ".join(docstring.split("\n\n")[0].split())
 
 
 class Commands(TyperGroup):
@@ -98,22 +80,16 @@ class Commands(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the summaries whole; typer cuts them to one line where it does not draw boxes."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+            formatter.write_dl([(name, summary(name)) for name in COMMANDS])
 
 
 class _ByName(TyperCommand):
-    """Stands for a command until it is called; --help and completion read the summary alone."""
+    """Stands for a command until it is called; completion reads the summary alone."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, help=COMMANDS[name].summary)
+        super().__init__(name, help=summary(name))
 
     def make_context(self, info_name: str | None, args: list[str], *others: Any, **more: Any) -> Any:
         name = str(self.name)
-        COMMANDS[name].load()
+        load(name)
         return typer.main.get_group(app).commands[name].make_context(info_name, args, *others, **more)
-
-
-def load_all() -> None:
-    """Make every command, for whoever reads them all: the command reference."""
-    for entry in COMMANDS.values():
-        entry.load()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hwdkit.cli.options import DatasetName, Json, app
+from hwdkit.cli.old_options import DatasetName, Json, app
 from hwdkit.errors import UsageError
 from hwdkit.terminal import exits, paths, values
 

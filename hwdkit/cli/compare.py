@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwdkit.cli.options import DATA, DataRoot, Json, OneGpu, Quiet, app
+from hwdkit.cli.old_options import DATA, DataRoot, Json, OneGpu, Quiet, app
 from hwdkit.commands.compare import arguments as compare_arguments
 from hwdkit.errors import UsageError
 from hwdkit.terminal import exits, paths, values

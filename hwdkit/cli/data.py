@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hwdkit.cli.options import DATA, DataRoot, DatasetName, Json, OneGpu, Quiet, app
+from hwdkit.cli.old_options import DATA, DataRoot, DatasetName, Json, Quiet, app
 from hwdkit.errors import UsageError
 from hwdkit.terminal import exits, values
 
@@ -126,29 +126,4 @@ def prepare_data(
         scenes={key: value for key, value in drawn.items() if value is not None},
         workers=workers,
     )
-    exits.print_result(result, as_json, lambda: command.render(result))
-
-
-@app.command(epilog="Example:  hwdkit demo --out my-demo")
-def demo(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for data, runs and report; must be new or empty.")
-    ] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all runs.")] = 0,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A minute instead of six: checks the road, shows nothing.")
-    ] = False,
-    gpus: OneGpu = "auto",
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """The whole road in minutes: data, teacher, baseline, CWD, HWD, evaluation, report."""
-    device = values.launch_plan(gpus=gpus)
-
-    from hwdkit.commands import demo as command
-    from hwdkit.terminal import console
-
-    console.set_up_logging(quiet=quiet)
-    on_cpu = values.one_device(device)
-    result = command.run(out, seed=seed, quick=quick, cpu=on_cpu)
     exits.print_result(result, as_json, lambda: command.render(result))

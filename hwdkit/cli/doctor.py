@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwdkit.cli.options import DATA, DataRoot, Json, app
+from hwdkit.cli.old_options import DATA, DataRoot, Json, app
 from hwdkit.terminal import exits, paths
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hwdkit.cli.options import DATA, Checkpoint, DataRoot, Json, Quiet, app
+from hwdkit.cli.old_options import DATA, Checkpoint, DataRoot, Json, Quiet, app
 from hwdkit.errors import UsageError
 from hwdkit.terminal import exits, values
 from hwdkit.terminal.sizes import height_by_width

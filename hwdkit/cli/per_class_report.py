@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hwdkit.cli.options import (
+from hwdkit.cli.old_options import (
     DATA,
     DataRoot,
     Json,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwdkit.cli.options import DATA, Checkpoint, DataRoot, Json, OneGpu, Quiet, app
+from hwdkit.cli.old_options import DATA, Checkpoint, DataRoot, Json, OneGpu, Quiet, app
 from hwdkit.errors import UsageError
 from hwdkit.terminal import exits, paths, sizes, values
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from hwdkit.cli.options import DATA, DataRoot, Json, OneGpu, Quiet, Set, app
+from hwdkit.cli.old_options import DATA, DataRoot, Json, OneGpu, Quiet, Set, app
 from hwdkit.commands.profile import budgets
 from hwdkit.errors import HwdkitError, UsageError
 from hwdkit.terminal import exits, sizes, values

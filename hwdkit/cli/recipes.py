@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hwdkit.cli.options import DatasetName, Json, Set, app
+from hwdkit.cli.old_options import DatasetName, Json, Set, app
 from hwdkit.terminal import exits
 
 recipes_app = typer.Typer(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hwdkit.cli.options import DATA, DataRoot, Gpus, Json, MaybeRecipe, Quiet, Set, app
+from hwdkit.cli.old_options import DATA, DataRoot, Gpus, Json, MaybeRecipe, Quiet, Set, app
 from hwdkit.errors import UsageError
 from hwdkit.terminal import exits, paths, values
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwdkit.cli.options import (
+from hwdkit.cli.old_options import (
     DATA,
     AutoResume,
     DataRoot,

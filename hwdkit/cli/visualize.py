@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwdkit.cli.options import DATA, DataRoot, Json, OneGpu, Quiet, app
+from hwdkit.cli.old_options import DATA, DataRoot, Json, OneGpu, Quiet, app
 from hwdkit.cli.visualize_options import (
     Baseline,
     Classes,

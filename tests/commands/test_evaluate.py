@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_runs import Pair, environment, hwdkit
 
 from hwdkit.checkpoints.files import load_model, save_model
-from hwdkit.commands import evaluate
+from hwdkit.commands.evaluate import scores as evaluate
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index, save_index
 from hwdkit.engine.evaluate import Protocol, predict

@@ -1,12 +1,11 @@
-"""hwdkit evaluate: a checkpoint's mIoU, mAcc, pixel accuracy and class IoU on a split."""
+"""A checkpoint's mIoU, mAcc, pixel accuracy and class IoU on a split."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from rich import box
 from rich.console import Group
@@ -15,6 +14,7 @@ from rich.text import Text
 from torch import Tensor
 
 from hwdkit.checkpoints.files import file_digest, replacing
+from hwdkit.commands.evaluate import Evaluate
 from hwdkit.commands.predict.prediction import ids_png
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.decode import raw_ids
@@ -26,44 +26,13 @@ from hwdkit.engine.evaluate import evaluate as evaluate_network
 from hwdkit.engine.networks import load_network, require_classes
 from hwdkit.errors import GateError
 from hwdkit.measure.overlay import image_png, mask_png, overlay
-from hwdkit.terminal import console, paths
+from hwdkit.terminal import console, paths, values
 from hwdkit.terminal.memory import WHILE_EVALUATING, explained_memory
 
 log = logging.getLogger("hwdkit")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit evaluate --help`."""
-
-    split: str = "val"
-    dataset: str | None = None
-    data_root: Path = Path("data")
-    mode: Literal["whole", "slide"] = "whole"
-    window: tuple[int, int] = (512, 512)
-    stride: tuple[int, int] = (341, 341)
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    absent: Literal["present", "paper"] = "present"
-    limit: int | None = None
-    save_masks: Path | None = None
-    save_overlays: Path | None = None
-    save_predictions: Path | None = None
-    workers: int = 2
-    cpu: bool = False
-
-    def protocol(self) -> Protocol:
-        return Protocol(
-            mode=self.mode,
-            window=self.window,
-            stride=self.stride,
-            scales=self.scales,
-            flip=self.flip,
-            absent=self.absent,
-        )
-
-
-def run(checkpoint: Path, options: Options) -> dict[str, Any]:
+def run(options: Evaluate, *, cpu: bool) -> dict[str, Any]:
     """Evaluate a checkpoint or the network of a run directory.
 
     Returns:
@@ -76,13 +45,21 @@ def run(checkpoint: Path, options: Options) -> dict[str, Any]:
     """
     if options.save_predictions is not None:  # in every process, before the first of them writes
         paths.require_empty("--save-predictions", options.save_predictions)
-    loaded = load_network(checkpoint)
+    loaded = load_network(options.checkpoint)
     index = load_index(options.data_root / (options.dataset or str(loaded.metadata["dataset"])))
     require_classes(loaded, index)
     dataset = SegmentationDataset(index, options.split)
+    protocol = Protocol(
+        mode=options.mode,
+        window=options.window,
+        stride=options.stride,
+        scales=values.scales("--scales", options.scales),
+        flip=options.flip,
+        absent=options.absent,
+    )
     pictures = _Pictures(dataset, options)
     total = min(len(dataset), options.limit or len(dataset))
-    with explained_memory(WHILE_EVALUATING), started(cpu=options.cpu) as ranks:
+    with explained_memory(WHILE_EVALUATING), started(cpu=cpu) as ranks:
         model = loaded.model.to(ranks.device)
         own = len(range(ranks.rank, total, ranks.world))
         pairs = itertools.islice(
@@ -95,7 +72,7 @@ def run(checkpoint: Path, options: Options) -> dict[str, Any]:
                 pictures.save(i, prediction)
                 advance(next(done))
 
-            result = evaluate_network(model, pairs, options.protocol(), ranks=ranks, on_image=on_image)
+            result = evaluate_network(model, pairs, protocol, ranks=ranks, on_image=on_image)
     return {
         "checkpoint": str(loaded.path),
         "checkpoint_sha256": file_digest(loaded.path),
@@ -108,7 +85,7 @@ def run(checkpoint: Path, options: Options) -> dict[str, Any]:
     }
 
 
-def check_gate(result: dict[str, Any], fail_under: float | None) -> GateError | None:
+def gate(result: dict[str, Any], fail_under: float | None) -> GateError | None:
     """Return the GateError (exit 9) to raise when mIoU is below the bound that the caller set."""
     if fail_under is None or result["miou"] >= fail_under:
         return None
@@ -146,7 +123,7 @@ def render(result: dict[str, Any]) -> Group:
 class _Pictures:
     """Writes what the options ask for, one image at a time, each file complete or not at all."""
 
-    def __init__(self, dataset: SegmentationDataset, options: Options) -> None:
+    def __init__(self, dataset: SegmentationDataset, options: Evaluate) -> None:
         self.dataset = dataset
         self.options = options
         self.names = _file_names([dataset.name(i) for i in range(len(dataset))])

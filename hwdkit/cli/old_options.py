@@ -9,9 +9,7 @@ from typing import Annotated
 import typer
 
 from hwdkit.datasets.table import DATASETS
-
-app = typer.Typer(rich_markup_mode="rich")
-"""Where the modules of this package leave their commands; `catalogue.py` imports one when it is called."""
+from hwdkit.terminal.command import app as app
 
 Recipe = Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name, or a path to a YAML file.")]
 MaybeRecipe = Annotated[
