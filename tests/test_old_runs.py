@@ -1,4 +1,4 @@
-"""Runs of hwdkit 0.1.0, recorded with its own code, load, continue, evaluate, compare and render as they did."""
+"""Runs of hwdkit 0.1.0, recorded with its own code, load, continue, evaluate, compare and render as then."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def train_stream(
         DataError: from any process, as it was raised there.
     """
     require_divisible(batch_size, world=world, accumulate=accumulate)
-    plan = _Plan(len(dataset), batch_size, seed, start_step, rank, world, accumulate)
+    plan = SampleOrder(len(dataset), batch_size, seed, start_step, rank, world, accumulate)
     crops = _Crops(dataset, crop, tuple(scales), flip, photometric, seed)
     loader: DataLoader[Batch] = DataLoader(
         crops,
@@ -121,7 +121,7 @@ def sample_rng(seed: int, sample: int) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class SampleOrder:
     """Which samples make up this rank's micro-batches, from `start_step` on, without end."""
 
     length: int
