@@ -1,8 +1,8 @@
 """Batches from whatever yields (image, label): a Dataset, a DataLoader, a list, a generator.
 
 hwdkit's own datasets are read by `stream.py`; here is what `hwdkit.fit` and `hwdkit.evaluate` are given in
-Python. The order and the random augmentation of step k are functions of seed and step here, too, so that a run
-resumes exactly.
+Python. The order and the random augmentation of step k are functions of seed and step here, too, for exact
+resumes.
 """
 
 from __future__ import annotations

@@ -18,10 +18,7 @@ OUTPUT_KEYS = ("out", "logits", "sem_logits", "semantic_logits", "pred")
 
 
 class Adapted(Network):
-    """A module of somebody else; use `adapt`.
-
-    Its parameters are those of the module, under `module.`. Modules are run in their own training mode.
-    """
+    """A module of somebody else; use `adapt`. Its state dict is that of the module itself."""
 
     def __init__(
         self,
@@ -45,6 +42,8 @@ class Adapted(Network):
             self.register_buffer("pixel_mean", mean, persistent=False)
             self.register_buffer("pixel_std", std, persistent=False)
         self._has_aux = False
+        self.register_state_dict_post_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
 
     @property
     def has_aux(self) -> bool:
@@ -108,8 +107,8 @@ def adapt(
 
     Args:
         module: (N, 3, H, W) normalised images -> logits (N, classes, h, w) of any size, or a mapping or an
-            object that holds them as `out` or `logits` (and perhaps auxiliary logits as `aux`), as torchvision's
-            and transformers' networks do.
+            object that holds them as `out` or `logits` (and perhaps auxiliary logits as `aux`), as nets of
+            torchvision and transformers do.
         classes: C of the logits.
         contract: how the module wants uint8 RGB pixels normalised; the default is ImageNet's mean and std of
             values in 0..1. None: the images of your data are handed on as they are.
@@ -144,6 +143,16 @@ def adapt(
     network.tap_channels = {tap: output.taps[tap].shape[1] for tap in network.sources}
     network._has_aux = output.aux is not None
     return network
+
+
+def _without_prefix(_network: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    for key in [key for key in state if key.startswith(f"{prefix}module.")]:
+        state[prefix + key.removeprefix(f"{prefix}module.")] = state.pop(key)
+
+
+def _with_prefix(_network: nn.Module, state: dict[str, Any], prefix: str, *_others: Any) -> None:
+    for key in [key for key in state if key.startswith(prefix)]:
+        state[f"{prefix}module.{key.removeprefix(prefix)}"] = state.pop(key)
 
 
 def _named(output: Any, names: Sequence[str]) -> Any:
