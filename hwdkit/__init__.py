@@ -1,6 +1,6 @@
 """Distil semantic-segmentation networks: a big teacher teaches a small student. docs/python.md shows how.
 
-Public names are those of `hwdkit.api` and `hwdkit.losses`. They are imported when they are first used, so that
+Public names are those of `hwdkit.api` and `hwdkit.losses`. They are imported when they are first used:
 `import hwdkit` loads no torch.
 """
 

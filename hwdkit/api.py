@@ -1,11 +1,11 @@
-"""hwdkit in Python: what `import hwdkit` offers, on top of everything else. docs/python.md shows all of it."""
+"""hwdkit in Python: what `import hwdkit` offers, on top of everything else. docs/python.md shows all."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -21,13 +21,13 @@ from hwdkit.engine import build
 from hwdkit.engine import train as runs
 from hwdkit.engine.evaluate import Evaluation, Protocol
 from hwdkit.engine.evaluate import evaluate as evaluate_network
-from hwdkit.engine.networks import described_module, description, load_network, load_weights, network_in
+from hwdkit.engine.networks import description, load_network, load_weights, network_in
 from hwdkit.engine.objectives import Objective, frozen_teacher
 from hwdkit.engine.rundir import RunDir
 from hwdkit.engine.train import Trained
-from hwdkit.errors import CheckpointError, RecipeError
+from hwdkit.errors import RecipeError
 from hwdkit.losses import Loss
-from hwdkit.models.adapted import Adapted, adapt
+from hwdkit.models.adapted import adapt
 from hwdkit.models.network import Network
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe import settings as written
