@@ -5,10 +5,9 @@ needs, and the call `loss(student: SegOutput, teacher: SegOutput, label) -> scal
 Options without a default (`classes`, `student_channels`, `teacher_channels`) are what the networks decide.
 """
 
-from torch import nn
-
 from hwdkit.losses.af_dcd import AfDCD
 from hwdkit.losses.at import AT
+from hwdkit.losses.base import Loss
 from hwdkit.losses.channel_wise import CWD
 from hwdkit.losses.cirkd_memory import CirkdMemory
 from hwdkit.losses.cirkd_minibatch import CirkdMinibatch
@@ -24,7 +23,7 @@ from hwdkit.losses.mimic import Mimic
 from hwdkit.losses.pairwise import Pairwise
 from hwdkit.losses.pkd import PKD
 
-LOSSES: dict[str, type[nn.Module]] = {
+LOSSES: dict[str, type[Loss]] = {
     "ce": CrossEntropy,
     "kd": KD,
     "cwd": CWD,
@@ -59,6 +58,7 @@ __all__ = [
     "CrossEntropy",
     "Holistic",
     "Local",
+    "Loss",
     "Mimic",
     "Pairwise",
 ]

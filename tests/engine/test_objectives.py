@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from hwdkit.checkpoints.files import load_tensors, save_tensors
 from hwdkit.distributed import Ranks
@@ -21,6 +21,7 @@ from hwdkit.engine.loop import Hooks, Plan, Training, fit
 from hwdkit.engine.objectives import Objective, frozen_teacher, ramp
 from hwdkit.engine.optim import poly_schedule
 from hwdkit.errors import RecipeError
+from hwdkit.losses import Loss
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.load import loads_resolved
 from hwdkit.types import Batch, SegOutput
@@ -81,7 +82,7 @@ def trained(run: Training, stream: Iterator[Sequence[Batch]], teach: Any, stop_a
     ]
 
 
-class Spy(nn.Module):
+class Spy(Loss):
     """A loss that only remembers what it was shown."""
 
     def __init__(self, taps: tuple[str, ...], teacher_taps: tuple[str, ...] | None = None) -> None:
