@@ -15,9 +15,9 @@ from rich.text import Text
 
 from hwdkit.commands import paths
 from hwdkit.errors import EnvironmentFailure, HwdkitError, RecipeError, UsageError
-from hwdkit.recipe.complaints import LOSS_OPTIONS
 from hwdkit.recipe.find import available, did_you_mean, find, listed
 from hwdkit.recipe.load import base_files, dump, load, shown
+from hwdkit.recipe.losses import LOSS_OPTIONS
 from hwdkit.recipe.schema import Network, Recipe
 
 

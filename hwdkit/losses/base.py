@@ -91,7 +91,7 @@ class Loss(nn.Module):
             )
         if self.reads_teacher:
             if teacher is None:
-                raise ValueError(f"{self._get_name()} needs a teacher: call loss(student, teacher, label)")
+                raise ValueError(f"{type(self).__name__} needs a teacher: call loss(student, teacher, label)")
             self._require_taps(student, teacher)
             self.check(student, teacher)
         value: Tensor = super().__call__(student, teacher, label)
@@ -118,7 +118,7 @@ class Loss(nn.Module):
         Returns:
             The critic's own loss, detached.
         """
-        raise NotImplementedError(f"{self._get_name()} has a critic and no update_critic")
+        raise NotImplementedError(f"{type(self).__name__} has a critic and no update_critic")
 
     def __mul__(self, factor: float) -> Self:
         """The same loss with a factor; a copy, parameters and all, so that this one stays as it is."""
@@ -137,7 +137,7 @@ class Loss(nn.Module):
             return
         maps = ", ".join(f"{tap!r}: map" for tap in self.taps)
         raise TypeError(
-            f"{self._get_name()} compares intermediate maps, not logits alone: pass "
+            f"{type(self).__name__} compares intermediate maps, not logits alone: pass "
             f"SegOutput(logits, None, {{{maps}}}) for student and teacher, the teacher's maps under these "
             "names too and at the student's sizes"
         )

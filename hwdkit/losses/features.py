@@ -55,7 +55,7 @@ class FeatureLoss(Loss):
         if self.channels is not None and (ours[1], theirs[1]) != self.channels:
             raise ValueError(
                 f"{self.tap} has {ours[1]} channels in the student and {theirs[1]} in the teacher, but "
-                f"{self._get_name()} was made for {self.channels[0]} and {self.channels[1]}"
+                f"{type(self).__name__} was made for {self.channels[0]} and {self.channels[1]}"
             )
 
     def _pair(self, student: SegOutput, teacher: SegOutput) -> tuple[Tensor, Tensor]:

@@ -200,7 +200,7 @@ class _Rehearsal:
         with self._autocast():
             term = self.goal.losses[name](self.leaves, self.views[name], self.batch.label)
             term = self.goal.weight(name, 0.0) * term
-        self.run.scaler.scale(term).backward()
+        self.run.scaler.scale(term).backward()  # type: ignore[no-untyped-call]
 
     def _backward(self) -> None:
         pairs = zip(_maps(self.output), _maps(self.leaves), strict=True)

@@ -11,7 +11,7 @@ import pytest
 from hwdkit.commands import recipes
 from hwdkit.errors import EnvironmentFailure, RecipeError, UsageError
 from hwdkit.recipe import load, loads_resolved
-from hwdkit.recipe.complaints import LOSS_OPTIONS
+from hwdkit.recipe.losses import LOSS_OPTIONS
 
 
 @pytest.fixture(autouse=True)

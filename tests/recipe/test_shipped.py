@@ -8,10 +8,9 @@ import re
 import pytest
 
 from hwdkit.recipe import load
-from hwdkit.recipe.complaints import LOSS_OPTIONS
 from hwdkit.recipe.find import listed, shipped
 from hwdkit.recipe.load import differences
-from hwdkit.recipe.losses import HWD, LossOptions
+from hwdkit.recipe.losses import HWD, LOSS_OPTIONS, LossOptions
 
 PATHS = listed(shipped())
 NAME = re.compile(
