@@ -82,6 +82,9 @@ class Loss(nn.Module):
             TypeError: it reads intermediate maps, and they are not there.
             ValueError: shapes do not go together, or (on the CPU) the label names a class without logits.
         """
+        for maps in (student, teacher):
+            if isinstance(maps, Tensor) and maps.ndim != 4:
+                raise ValueError(f"logits must be (N, C, h, w), not {tuple(maps.shape)}")
         if isinstance(student, Tensor):
             label = _checked_label(label, student)
             student = SegOutput(student, None, {})
@@ -104,7 +107,7 @@ class Loss(nn.Module):
             ValueError: with both shapes.
         """
         ours, theirs = student.logits.shape, teacher.logits.shape
-        if ours != theirs:
+        if self.reads_logits and ours != theirs:
             raise ValueError(
                 f"student and teacher must have maps of one shape, not {tuple(ours)} and {tuple(theirs)}"
             )
@@ -156,8 +159,6 @@ def _checked_label(label: Tensor | None, logits: Tensor) -> Tensor:
     """The label as int64, where it belongs to these logits."""
     if label is None:
         raise ValueError("the label is missing: call loss(student, teacher, label)")
-    if logits.ndim != 4:
-        raise ValueError(f"logits must be (N, C, h, w), not {tuple(logits.shape)}")
     if label.ndim != 3 or len(label) != len(logits):
         shapes = f"{tuple(label.shape)} for logits {tuple(logits.shape)}"
         raise ValueError(f"label must be (N, H, W) with the logits' N, not {shapes}")

@@ -142,7 +142,9 @@ def test_a_comparison_without_a_teacher_is_refused() -> None:
     with pytest.raises(ValueError, match="KD needs a teacher"):
         KD()(logits(1), None, labels())
     with pytest.raises(ValueError, match=r"must be \(N, C, h, w\)"):
-        KD()(logits(1)[0], logits(2)[0], labels())
+        KD()(logits(1), logits(2)[0], labels())
+    with pytest.raises(ValueError, match=r"must be \(N, C, h, w\)"):
+        KD()(logits(1)[0], logits(2), labels())
 
 
 def test_the_smallest_loss_has_the_defaults_and_needs_no_constructor() -> None:
