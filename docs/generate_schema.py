@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from hwdkit.recipe.complaints import LOSS_OPTIONS, spell
+from hwdkit.recipe.complaints import spell
 from hwdkit.recipe.find import files_of, methods_of
 from hwdkit.recipe.load import load
-from hwdkit.recipe.losses import LossOptions
+from hwdkit.recipe.losses import LOSS_OPTIONS, LossOptions
 from hwdkit.recipe.schema import PAPER_SCALES, Recipe
 
 PAGE = Path(__file__).with_name("recipes.md")

@@ -63,7 +63,7 @@ def augment(
     return _padded(pixels, classes, size=crop, to_the_left=flipped)
 
 
-class Taps(NamedTuple):
+class Sources(NamedTuple):
     """Where the pixels of a crop lie in the source, along one axis.
 
     Attributes:
@@ -77,14 +77,14 @@ class Taps(NamedTuple):
     weight: npt.NDArray[np.float32]
     nearest: Places
 
-    def reversed(self) -> Taps:
+    def reversed(self) -> Sources:
         """The same pixels from the other end: a flip that costs nothing."""
-        return Taps(
+        return Sources(
             self.near[::-1].copy(), self.far[::-1].copy(), self.weight[::-1].copy(), self.nearest[::-1].copy()
         )
 
 
-def taps(length: int, scale: float, *, start: int, count: int) -> Taps:
+def sources(length: int, scale: float, *, start: int, count: int) -> Sources:
     """Find the source pixels of `count` resized ones, from the `start`-th on.
 
     The factor itself maps the coordinates, as in OpenCV's resize(fx=, fy=) and in F.interpolate with
@@ -105,17 +105,17 @@ def taps(length: int, scale: float, *, start: int, count: int) -> Taps:
     far = np.minimum(near + 1, length - 1)
     weight = np.minimum(source - near.astype(np.float32), np.float32(1.0))
     nearest = np.minimum((target.astype(np.float32) * step).astype(np.int64), length - 1)
-    return Taps(near, far, weight, nearest)
+    return Sources(near, far, weight, nearest)
 
 
-def _draw(length: int, scale: float, *, size: int, at: float) -> Taps:
-    """Taps of a crop of `size` along one axis, `at` (0 to 1) of the way through; what is padding has none."""
+def _draw(length: int, scale: float, *, size: int, at: float) -> Sources:
+    """The sources of a crop of `size` along one axis, `at` (0 to 1) of the way through; padding has none."""
     resized = max(int(length * scale), 1)
     start = int(at * (max(resized - size, 0) + 1))
-    return taps(length, scale, start=start, count=min(size, resized - start))
+    return sources(length, scale, start=start, count=min(size, resized - start))
 
 
-def resized_window(image: Pixels, rows: Taps, columns: Taps) -> Tensor:
+def resized_window(image: Pixels, rows: Sources, columns: Sources) -> Tensor:
     """Resize the part of an image that a crop shows: bilinear, not antialiased.
 
     F.interpolate on the whole image and a crop out of that give the same, except that torch sums four
@@ -123,8 +123,8 @@ def resized_window(image: Pixels, rows: Taps, columns: Taps) -> Tensor:
     measured 5 in 100,000 over the papers' scales; 2 in 10,000 for s = 1.5 near the first pixel.
 
     Args:
-        image: (H, W, 3) uint8; only the rectangle that the taps span is read.
-        rows, columns: h and w taps.
+        image: (H, W, 3) uint8; only the rectangle that they span is read.
+        rows, columns: the sources of h rows and w columns.
 
     Returns:
         (3, h, w) uint8.
@@ -144,7 +144,7 @@ def resized_window(image: Pixels, rows: Taps, columns: Taps) -> Tensor:
     return torch.from_numpy(resized)
 
 
-def _interpolate(lines: Tensor, at: Taps, *, axis: int, first: int) -> Tensor:
+def _interpolate(lines: Tensor, at: Sources, *, axis: int, first: int) -> Tensor:
     """Interpolate linearly along one axis of a matrix, which is the source from its position `first` on."""
     near, far = (
         lines.index_select(axis, torch.from_numpy(place - first)).float() for place in (at.near, at.far)
@@ -153,12 +153,12 @@ def _interpolate(lines: Tensor, at: Taps, *, axis: int, first: int) -> Tensor:
     return near.lerp_(far, weight[:, None] if axis == 0 else weight)
 
 
-def nearest_window(label: Pixels, rows: Taps, columns: Taps) -> Tensor:
+def nearest_window(label: Pixels, rows: Sources, columns: Sources) -> Tensor:
     """Resize the part of a label that a crop shows: nearest, exactly as F.interpolate on the whole.
 
     Args:
-        label: (H, W) uint8; only the rectangle that the taps span is read.
-        rows, columns: h and w taps.
+        label: (H, W) uint8; only the rectangle that they span is read.
+        rows, columns: the sources of h rows and w columns.
 
     Returns:
         (h, w) uint8.

@@ -24,7 +24,7 @@ from hwdkit.engine.optim import EMA, optimizer, poly_schedule
 from hwdkit.engine.rundir import newest_finished
 from hwdkit.errors import CheckpointError, RecipeError
 from hwdkit.kernels import choice
-from hwdkit.losses import LOSSES
+from hwdkit.losses import LOSSES, Loss
 from hwdkit.losses.features import LOGITS
 from hwdkit.models.backbone import default_contract
 from hwdkit.models.contract import InputContract
@@ -112,7 +112,7 @@ def objective(recipe: Recipe, student: Segmenter, teacher: Segmenter | None = No
         )
     if not entries:
         raise RecipeError("every loss has weight 0: there is nothing to train", where="losses")
-    losses: dict[str, nn.Module] = {}
+    losses: dict[str, Loss] = {}
     for name, entry in entries.items():
         try:
             losses[name] = _loss(entry, student, teacher, micro_batches=recipe.train.accumulate)
@@ -126,9 +126,7 @@ def objective(recipe: Recipe, student: Segmenter, teacher: Segmenter | None = No
     return Objective(student, losses, {name: entry.weight for name, entry in entries.items()}, ramps)
 
 
-def _loss(
-    entry: LossOptions, student: Segmenter, teacher: Segmenter | None, *, micro_batches: int
-) -> nn.Module:
+def _loss(entry: LossOptions, student: Segmenter, teacher: Segmenter | None, *, micro_batches: int) -> Loss:
     """One loss, told of networks and training whatever its constructor asks for by name."""
     options = entry.constructor_options()
     tap = options.get("tap", LOGITS)
@@ -142,7 +140,7 @@ def _loss(
         facts["teacher_channels"] = _channels(teacher, options.get("teacher_tap") or tap)
     wanted = inspect.signature(LOSSES[entry.loss]).parameters
     loss = LOSSES[entry.loss](**options, **{key: value for key, value in facts.items() if key in wanted})
-    if getattr(loss, "reads_teacher_aux", False):
+    if loss.reads_teacher_aux:
         for role, network in (("student", student), ("teacher", teacher)):
             if network is not None and network.aux_head is None:
                 raise ValueError(f"aux_weight compares auxiliary heads; the {role} has none")
@@ -209,8 +207,8 @@ def _freeze_unused(goal: Objective) -> None:
     """
     student = goal.student
     losses = goal.losses.values()
-    reads_aux = any(getattr(loss, "aux_weight", 0) for loss in losses)
-    reads_logits = any(getattr(loss, "reads_logits", True) for loss in losses)
+    reads_aux = any(loss.reads_aux for loss in losses)
+    reads_logits = any(loss.reads_logits for loss in losses)
     device = next(student.parameters()).device
     mode = student.training
     image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device)

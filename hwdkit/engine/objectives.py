@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hwdkit.losses.base import Loss, resized
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.types import Batch, SegOutput
 
@@ -24,27 +24,26 @@ class Objective(nn.Module):
     Args:
         student: the network being trained.
         losses: name -> loss (see `hwdkit.losses`); those with parameters are trained along.
-        weights: name -> factor of that term.
+        weights: name -> factor of that term; those not named have 1.
         ramps: name -> how the factor changes over training; those not named keep theirs.
     """
 
     def __init__(
         self,
         student: Segmenter,
-        losses: Mapping[str, nn.Module],
-        weights: Mapping[str, float],
+        losses: Mapping[str, Loss],
+        weights: Mapping[str, float] | None = None,
         ramps: Mapping[str, Ramp] | None = None,
     ) -> None:
         super().__init__()
         self.student = student
-        self.losses = nn.ModuleDict(losses)
-        self.weights = dict(weights)
+        self.losses: Mapping[str, Loss] = nn.ModuleDict(losses)  # type: ignore[assignment]
+        self.weights = dict.fromkeys(losses, 1.0) | dict(weights or {})
         self.ramps = dict(ramps or {})
-        self.pairs = {name: tap_pairs(loss) for name, loss in losses.items()}
-        every = {pair for pairs in self.pairs.values() for pair in pairs}
+        every = {pair for loss in losses.values() for pair in loss.tap_pairs}
         self.taps = tuple(sorted({mine for mine, _ in every}))
         self.teacher_taps = tuple(sorted({theirs for _, theirs in every}))
-        self.reads_teacher_aux = any(getattr(loss, "reads_teacher_aux", False) for loss in losses.values())
+        self.reads_teacher_aux = any(loss.reads_teacher_aux for loss in losses.values())
 
     def forward(self, batch: Batch, hints: SegOutput | None, progress: float = 0.0) -> dict[str, Tensor]:
         """The weighted terms of the total loss.
@@ -79,9 +78,9 @@ class Objective(nn.Module):
             name -> the critic's own loss, detached.
         """
         return {
-            name: loss.update_critic(progress)  # type: ignore[operator]
+            name: loss.update_critic(progress)
             for name, loss in self.losses.items()
-            if hasattr(loss, "update_critic")
+            if loss.critic is not None
         }
 
     def _aligned(self, hints: SegOutput, output: SegOutput) -> dict[str, SegOutput]:
@@ -91,31 +90,17 @@ class Objective(nn.Module):
         aux = self._resized(hints.aux, output.aux) if both else None  # type: ignore[arg-type]
         maps = {
             (mine, theirs): self._resized(hints.taps[theirs], output.taps[mine])
-            for pairs in self.pairs.values()
-            for mine, theirs in pairs
+            for loss in self.losses.values()
+            for mine, theirs in loss.tap_pairs
         }
         return {
-            name: SegOutput(logits, aux, {mine: maps[mine, theirs] for mine, theirs in pairs})
-            for name, pairs in self.pairs.items()
+            name: SegOutput(logits, aux, {mine: maps[mine, theirs] for mine, theirs in loss.tap_pairs})
+            for name, loss in self.losses.items()
         }
 
     def _resized(self, teacher: Tensor, student: Tensor) -> Tensor:
         """A map of the teacher at the size of the student's, stretched as the student's own are."""
-        if teacher.shape[-2:] == student.shape[-2:]:
-            return teacher
-        return F.interpolate(
-            teacher.float(),
-            student.shape[-2:],
-            mode="bilinear",
-            align_corners=self.student.contract.align_corners,
-        )
-
-
-def tap_pairs(loss: nn.Module) -> tuple[tuple[str, str], ...]:
-    """(student's tap, teacher's tap) of every intermediate map that a loss compares."""
-    mine: tuple[str, ...] = loss.taps  # type: ignore[assignment]
-    theirs: tuple[str, ...] = getattr(loss, "teacher_taps", mine)
-    return tuple(zip(mine, theirs, strict=True))
+        return resized(teacher, student, align_corners=self.student.contract.align_corners)
 
 
 def ramp(*, warmup: float, decay: float) -> Ramp:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Taps(NamedTuple):
+class Neighbours(NamedTuple):
     """Where each target position reads: weight 1 - fraction at `low`, fraction at `high`; all (target,)."""
 
     low: Tensor
@@ -29,7 +29,7 @@ def places(source: int, target: int, *, align_corners: bool) -> Tensor:
     return (place + 0.5) * (source / target) - 0.5
 
 
-def taps(source: int, target: int, *, align_corners: bool) -> Taps:
+def neighbours(source: int, target: int, *, align_corners: bool) -> Neighbours:
     """The two source positions of every target position, as `F.interpolate` chooses them, on the CPU.
 
     Args:
@@ -40,7 +40,7 @@ def taps(source: int, target: int, *, align_corners: bool) -> Taps:
     place = places(source, target, align_corners=align_corners).clamp(min=0)
     low = place.floor().clamp(max=source - 1)
     high = (low + 1).clamp(max=source - 1)
-    return Taps(low.long(), high.long(), place - low)
+    return Neighbours(low.long(), high.long(), place - low)
 
 
 def largest_cell(source: int, target: int, *, align_corners: bool) -> int:
@@ -53,10 +53,10 @@ def matrix(source: int, target: int, *, align_corners: bool, like: Tensor) -> Te
     """(target, source): `maps @ matrix.T` resizes the last axis, `maps @ matrix` is the adjoint.
 
     Args:
-        source, target, align_corners: see `taps`.
+        source, target, align_corners: see `neighbours`.
         like: gives the matrix's device and dtype; it is computed in float64.
     """
-    low, high, fraction = taps(source, target, align_corners=align_corners)
+    low, high, fraction = neighbours(source, target, align_corners=align_corners)
     weights = fraction.new_zeros(target, source)
     weights.scatter_(1, low[:, None], 1 - fraction[:, None])
     weights.scatter_add_(1, high[:, None], fraction[:, None])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hwdkit.kernels.choice import triton_takes
 from hwdkit.kernels.gradient import wants_gradient, with_gradient
-from hwdkit.kernels.weighting import Weighting
+from hwdkit.kernels.weighting import DISTANCES, Divergence, Weigh, WeightNumbers
 
 CPU_BYTES = 2**18
 """Size of one map of the channels handled at a time on a CPU: four of them stay in a core's own cache."""
@@ -28,19 +28,26 @@ def weighted_channel_kl(
     teacher: Tensor,
     *,
     temperature: float,
-    weighting: Weighting | None = None,
+    weigh: Weigh | None = None,
+    divergence: Divergence = "mse",
+    on_logits: bool = False,
+    area: Tensor | None = None,
+    numbers: WeightNumbers | None = None,
     budget: int | None = None,
 ) -> Tensor:
     """Mean over images and channels of w_c tau^2 KL(q_c || p_c), the weights taken as constants.
 
-    CWD (Shu et al., ICCV 2021) Eq. 4 without weights; HWD (Sun et al., ICME 2023) Eqs. 2-4 with them.
+    CWD (Shu et al., ICCV 2021) Eq. 4 without weights; HWD (Sun et al., ICME 2023) Eqs. 2-5 with them.
     Differentiable once, in the student; computed in float32 at least, under autocast too.
 
     Args:
         student: (N, C, h, w) logits; p is their softmax over positions at this temperature.
         teacher: (N, C, h, w) logits, of which q is made.
         temperature: tau > 0.
-        weighting: gives the weights; None = 1. It sees each channel of each image once.
+        weigh: makes weights of divergences, each image once; None = all are 1.
+        divergence, on_logits: what it is shown, see `channel_divergence` in `hwdkit.losses.hwd`.
+        area: (N, C), what a divergence is divided by first; None = 1.
+        numbers: what `weigh` does, where Triton's kernel can do it; None = only the function knows.
         budget: bytes of one map of what is handled at a time: a few images, or a few channels of one; None =
             what suits the device.
 
@@ -48,27 +55,45 @@ def weighted_channel_kl(
         A scalar in nats, at least float32; 0 without images.
 
     Raises:
-        ValueError: the maps differ in shape.
+        ValueError: the maps differ in shape, or the areas are those of other maps.
     """
     if student.shape != teacher.shape:
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
         raise ValueError(f"student and teacher must have maps of one shape, not {shapes}")
+    if area is not None and area.shape != student.shape[:2]:
+        raise ValueError(
+            f"{tuple(area.shape)} areas for maps {tuple(student.shape)}: every image needs a label"
+        )
     if budget is None:
         budget = CPU_BYTES if student.device.type == "cpu" else GPU_BYTES
     wanted = wants_gradient(student)
     with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
-        named = weighting.options if weighting else lambda: None
-        if named and triton_takes(student):
+        if triton_takes(student) and (weigh is None) == (numbers is None):
             from hwdkit.kernels import triton_channel_kl  # triton is not everywhere
 
             # Triton launches on the current device.
             with torch.cuda.device_of(student):  # type: ignore[no-untyped-call]
                 value, gradient = triton_channel_kl.value_and_gradient(
-                    student, teacher, temperature=temperature, options=named(), wanted=wanted
+                    student,
+                    teacher,
+                    temperature=temperature,
+                    divergence=divergence,
+                    on_logits=on_logits,
+                    area=area,
+                    numbers=numbers,
+                    wanted=wanted,
                 )
         else:
             value, gradient = _value_and_gradient(
-                student, teacher, temperature=temperature, weighting=weighting, budget=budget, wanted=wanted
+                student,
+                teacher,
+                temperature=temperature,
+                weigh=weigh,
+                divergence=divergence,
+                on_logits=on_logits,
+                area=area,
+                budget=budget,
+                wanted=wanted,
             )
     return with_gradient(value, student, gradient)
 
@@ -78,7 +103,10 @@ def _value_and_gradient(
     teacher: Tensor,
     *,
     temperature: float,
-    weighting: Weighting | None,
+    weigh: Weigh | None,
+    divergence: Divergence,
+    on_logits: bool,
+    area: Tensor | None,
     budget: int,
     wanted: bool,
 ) -> tuple[Tensor, Tensor | None]:
@@ -99,11 +127,16 @@ def _value_and_gradient(
             room = p if gradient is None else gradient[place].view(p.shape)
             difference = torch.sub(p, q, out=room)
             kls.append(kl)
-            if weighting is not None:
-                measured.append(weighting.measure(place, difference, kl))
+            if weigh is not None and divergence != "kl":
+                if on_logits:
+                    difference = (student[place].to(dtype) - teacher[place].to(dtype)).flatten(2)
+                measured.append(DISTANCES[divergence](difference).sum(-1))
             del p, q, room, difference  # before the next channels' maps are made
         kl = _joined(kls)
-        weight = torch.ones_like(kl) if weighting is None else weighting.weigh(part, _joined(measured))
+        weight = torch.ones_like(kl)
+        if weigh is not None:
+            far = kl if divergence == "kl" else _joined(measured)
+            weight = weigh(far if area is None else far / area[part])
         sums.append((weight * kl).sum())
         if gradient is not None:
             gradient[part].mul_((weight * (temperature * share))[..., None, None])

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hwdkit.kernels.weighting import WeightOptions
+from hwdkit.kernels.weighting import Divergence, WeightNumbers
 
 BLOCK = 4096
 """Positions of a row that a program holds at a time: all of a 64 x 64 map."""
@@ -23,47 +23,47 @@ SMOOTHINGS = {"effective_number": 0, "softmax": 1}
 
 
 def value_and_gradient(
-    student: Tensor, teacher: Tensor, *, temperature: float, options: WeightOptions | None, wanted: bool
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float,
+    divergence: Divergence,
+    on_logits: bool,
+    area: Tensor | None,
+    numbers: WeightNumbers | None,
+    wanted: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """`weighted_channel_kl` and its gradient in the student, for maps that `choice.triton_takes`.
 
     Args:
         student, teacher: (N, C, h, w) logits, of one shape, on the current device.
         temperature: tau > 0.
-        options: how HWD weighs the channels; None: all weigh 1.
+        divergence, on_logits, area: see `weighted_channel_kl`.
+        numbers: how HWD weighs the channels; None: all weigh 1.
         wanted: whether the gradient is.
 
     Returns:
         A float32 scalar, and (N, C, h, w) float32 or None.
-
-    Raises:
-        ValueError: there is not one class for every position of the maps.
     """
     count, classes, height, width = student.shape
     size = height * width
     s, t = student.contiguous(), teacher.contiguous()
-    kl, divergence, lse_s, lse_t = (s.new_empty((count, classes), dtype=torch.float32) for _ in range(4))
+    kl, far, lse_s, lse_t = (s.new_empty((count, classes), dtype=torch.float32) for _ in range(4))
     block = min(BLOCK, triton.next_power_of_2(size))
     _rows[(count * classes,)](
-        s, t, kl, divergence, lse_s, lse_t, size, 1 / temperature,
-        distance=DISTANCES[options.divergence] if options else DISTANCES["kl"],
-        on_logits=options is not None and options.on_logits, block=block, num_warps=8,
+        s, t, kl, far, lse_s, lse_t, size, 1 / temperature,
+        distance=DISTANCES[divergence if numbers else "kl"], on_logits=on_logits, block=block, num_warps=8,
     )  # fmt: skip
     share = 1 / (count * classes)
-    if options is None:
+    if numbers is None:
         weight, loss = None, kl
     else:
         weight, loss = torch.empty_like(kl), kl.new_empty(count)
-        ids = options.ids if options.area_power else None
-        if ids is not None and ids.shape != (count, size):
-            raise ValueError(f"{tuple(ids.shape)} classes of positions for maps {tuple(student.shape)}")
         _weights[(count,)](
-            divergence, kl, divergence if ids is None else ids, weight, loss, classes, size,
-            options.area_power, options.mu, options.sigma,
-            math.log(options.beta), 1 - options.beta, options.temperature,
-            counted=ids is not None, normalise=options.normalise, smoothing=SMOOTHINGS[options.smoothing],
-            block=max(2, triton.next_power_of_2(classes + 1)),
-            positions=min(1024, triton.next_power_of_2(size)),
+            far, kl, far if area is None else area, weight, loss, classes, numbers.mu, numbers.sigma,
+            math.log(numbers.beta), 1 - numbers.beta, numbers.temperature,
+            corrected=area is not None, normalise=numbers.normalise, smoothing=SMOOTHINGS[numbers.smoothing],
+            block=max(2, triton.next_power_of_2(classes)),
         )  # fmt: skip
     value = loss.sum() * (temperature**2 * share)
     if not wanted:
@@ -133,36 +133,27 @@ def _rows(
 def _weights(
     divergence,
     kl,
-    ids,
+    area,
     weight_out,
     loss_out,
     classes,
-    size,
-    area_power,
     mu,
     sigma,
     log_beta,
     one_less_beta,
     temperature,
-    counted: tl.constexpr,
+    corrected: tl.constexpr,
     normalise: tl.constexpr,
     smoothing: tl.constexpr,
     block: tl.constexpr,
-    positions: tl.constexpr,
 ):
-    """One image: the area correction, Eqs. 6 and 7, and its share of Eq. 4. See `HWD` for each of them."""
+    """One image: its divergences over its areas, Eqs. 6 and 7, and its share of Eq. 4. See `HWD` for each."""
     image = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, block)
     real = lane < classes
     w = tl.load(divergence + image * classes + lane, mask=real, other=0.0)
-    if counted:
-        pixels = tl.zeros((block,), tl.int32)
-        for start in range(0, size, positions):
-            at = start + tl.arange(0, positions)
-            # Bin C takes what does not count; it exists: block > C.
-            found = tl.load(ids + image * size + at, mask=at < size, other=classes).to(tl.int32)
-            pixels += tl.histogram(found, block)
-        w = w / tl.exp(area_power * tl.log((pixels + 1).to(tl.float32)))
+    if corrected:
+        w = w / tl.load(area + image * classes + lane, mask=real, other=1.0)
     if normalise:
         largest = tl.maximum(tl.max(tl.where(real, w, 0.0), 0), 1.1754943508222875e-38)
         scaled = w / largest

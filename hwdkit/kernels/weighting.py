@@ -1,47 +1,37 @@
-"""How the channels of `channel_kl.py` are weighed: by functions, or as numbers for kernels that call none."""
+"""What the channels of `channel_kl.py` are weighed by: their divergences, and what makes weights of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-Place = tuple[slice, slice]
-"""Which images and channels."""
+Divergence = Literal["mse", "l1", "smooth_l1", "kl"]
+Weigh = Callable[[Tensor], Tensor]
+"""(n, C) divergences of the channels of n images -> their weights; called without gradient and autocast."""
 
 
-class WeightOptions(NamedTuple):
-    """HWD's weights (Sun et al., ICME 2023, Eqs. 5-7) as `hwdkit.losses.hwd.HWD` names its options.
+def _smooth_l1(difference: Tensor) -> Tensor:
+    return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none")
 
-    Attributes:
-        ids: (N, h*w) int64 class of every position of the maps, C where none counts; None: no correction.
-        area_power: power of N_c + 1 that divides the divergence.
-        temperature: tau' of the smoothing softmax.
-    """
 
-    divergence: str
-    on_logits: bool
-    ids: Tensor | None
-    area_power: float
+DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
+    "mse": torch.square,
+    "l1": torch.abs,
+    "smooth_l1": _smooth_l1,
+}
+"""Every divergence but kl: what becomes of a difference of maps, before the sum over positions."""
+
+
+class WeightNumbers(NamedTuple):
+    """HWD's weights (Sun et al., ICME 2023, Eqs. 6 and 7) as numbers, for a kernel that calls no function."""
+
     normalise: bool
     mu: float
     sigma: float
     smoothing: str
     beta: float
     temperature: float
-
-
-class Weighting(NamedTuple):
-    """How weights come about; all are called without gradient and autocast, and keep nothing they are given.
-
-    Attributes:
-        measure: (place, p - q (n, c, h*w), KL (n, c)) -> a number for each channel, (n, c); p is the
-            student's map, q the teacher's. Neither may be changed.
-        weigh: (images, all numbers of these images (n, C)) -> their weights (n, C).
-        options: the same as numbers, asked for where a kernel needs them; None: only the functions know.
-    """
-
-    measure: Callable[[Place, Tensor, Tensor], Tensor]
-    weigh: Callable[[slice, Tensor], Tensor]
-    options: Callable[[], WeightOptions] | None = None

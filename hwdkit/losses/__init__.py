@@ -1,30 +1,29 @@
 """Distillation losses: one file a method, one line here.
 
-Every loss is an nn.Module with keyword-only options, a `taps` attribute naming the intermediate maps it
-needs, and the call `loss(student: SegOutput, teacher: SegOutput, label) -> scalar`. Weights live in recipes.
-Options without a default (`classes`, `student_channels`, `teacher_channels`) are what the networks decide.
+Every one is a `Loss` with keyword-only options, called with outputs of networks or with plain logits:
+`loss(student, teacher, label) -> scalar`. Weights live in recipes, or in `3.0 * loss`. Options without a
+default (`classes`, `student_channels`, `teacher_channels`) are what the networks decide.
 """
 
-from torch import nn
+from hwdkit.losses.af_dcd import AfDCD as AfDCD
+from hwdkit.losses.at import AT as AT
+from hwdkit.losses.base import Loss as Loss
+from hwdkit.losses.channel_wise import CWD as CWD
+from hwdkit.losses.cirkd_memory import CirkdMemory as CirkdMemory
+from hwdkit.losses.cirkd_minibatch import CirkdMinibatch as CirkdMinibatch
+from hwdkit.losses.cross_entropy import CrossEntropy as CrossEntropy
+from hwdkit.losses.dist import DIST as DIST
+from hwdkit.losses.holistic import Holistic as Holistic
+from hwdkit.losses.hwd import HWD as HWD
+from hwdkit.losses.ifv import IFV as IFV
+from hwdkit.losses.kd import KD as KD
+from hwdkit.losses.local import Local as Local
+from hwdkit.losses.mgd import MGD as MGD
+from hwdkit.losses.mimic import Mimic as Mimic
+from hwdkit.losses.pairwise import Pairwise as Pairwise
+from hwdkit.losses.pkd import PKD as PKD
 
-from hwdkit.losses.af_dcd import AfDCD
-from hwdkit.losses.at import AT
-from hwdkit.losses.channel_wise import CWD
-from hwdkit.losses.cirkd_memory import CirkdMemory
-from hwdkit.losses.cirkd_minibatch import CirkdMinibatch
-from hwdkit.losses.cross_entropy import CrossEntropy
-from hwdkit.losses.dist import DIST
-from hwdkit.losses.holistic import Holistic
-from hwdkit.losses.hwd import HWD
-from hwdkit.losses.ifv import IFV
-from hwdkit.losses.kd import KD
-from hwdkit.losses.local import Local
-from hwdkit.losses.mgd import MGD
-from hwdkit.losses.mimic import Mimic
-from hwdkit.losses.pairwise import Pairwise
-from hwdkit.losses.pkd import PKD
-
-LOSSES: dict[str, type[nn.Module]] = {
+LOSSES: dict[str, type[Loss]] = {
     "ce": CrossEntropy,
     "kd": KD,
     "cwd": CWD,
@@ -42,23 +41,3 @@ LOSSES: dict[str, type[nn.Module]] = {
     "af_dcd": AfDCD,
     "pkd": PKD,
 }
-
-__all__ = [
-    "AT",
-    "CWD",
-    "DIST",
-    "HWD",
-    "IFV",
-    "KD",
-    "LOSSES",
-    "MGD",
-    "PKD",
-    "AfDCD",
-    "CirkdMemory",
-    "CirkdMinibatch",
-    "CrossEntropy",
-    "Holistic",
-    "Local",
-    "Mimic",
-    "Pairwise",
-]

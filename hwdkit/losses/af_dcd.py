@@ -146,6 +146,11 @@ class AfDCD(FeatureLoss):
             which then has no negatives; both weights 0.
     """
 
+    paper = (
+        "Fan et al. Augmentation-free Dense Contrastive Knowledge Distillation for Efficient Semantic "
+        "Segmentation. NeurIPS 2023."
+    )
+
     def __init__(
         self,
         *,
@@ -162,7 +167,7 @@ class AfDCD(FeatureLoss):
         groups: int = 16,
         temperature: float = 0.07,
     ) -> None:
-        super().__init__(tap=tap, teacher_tap=teacher_tap)
+        super().__init__(tap=tap, teacher_tap=teacher_tap, channels=(student_channels, teacher_channels))
         if mask not in ("random", "centre"):
             raise ValueError(f"mask must be random or centre, not {mask!r}")
         for name, weight in (("feature_weight", feature_weight), ("contrast_weight", contrast_weight)):

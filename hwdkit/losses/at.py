@@ -60,6 +60,11 @@ class AT(FeatureLoss):
         ValueError: taps do not go together; power is not a positive number.
     """
 
+    paper = (
+        "Zagoruyko, Komodakis. Paying More Attention to Attention: Improving the Performance of "
+        "Convolutional Neural Networks via Attention Transfer. ICLR 2017."
+    )
+
     def __init__(self, *, tap: str = "embedding", teacher_tap: str | None = None, power: float = 2.0) -> None:
         super().__init__(tap=tap, teacher_tap=teacher_tap)
         if not 0 < power < math.inf:

@@ -155,6 +155,8 @@ class CWD(FeatureLoss):
         ValueError: an option is out of its range; or kl and bhattacharyya meet no distribution.
     """
 
+    paper = "Shu et al. Channel-wise Knowledge Distillation for Dense Prediction. ICCV 2021."
+
     def __init__(
         self,
         *,
@@ -168,7 +170,7 @@ class CWD(FeatureLoss):
         projector: Projector = "auto",
         official_divisor: bool = False,
     ) -> None:
-        super().__init__(tap=tap, teacher_tap=teacher_tap)
+        super().__init__(tap=tap, teacher_tap=teacher_tap, channels=(student_channels, teacher_channels))
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be positive, not {temperature}")
         if normalise not in _NORMALISE:

@@ -86,6 +86,8 @@ class CirkdMemory(FeatureLoss):
         ValueError: an option is out of its range.
     """
 
+    paper = "Yang et al. Cross-Image Relational Knowledge Distillation for Semantic Segmentation. CVPR 2022."
+
     pixel_queue: Tensor
     pixel_pointer: Tensor
     region_queue: Tensor
@@ -111,7 +113,7 @@ class CirkdMemory(FeatureLoss):
         region_negatives: int = 1024,
         official_enqueue: bool = False,
     ) -> None:
-        super().__init__(tap=tap, teacher_tap=teacher_tap)
+        super().__init__(tap=tap, teacher_tap=teacher_tap, channels=(student_channels, teacher_channels))
         _require_whole(
             classes=classes,
             student_channels=student_channels,

@@ -119,6 +119,8 @@ class CirkdMinibatch(FeatureLoss):
         ValueError: an option is out of its range.
     """
 
+    paper = "Yang et al. Cross-Image Relational Knowledge Distillation for Semantic Segmentation. CVPR 2022."
+
     def __init__(
         self,
         *,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hwdkit.distributed import mean_over_ranks
 from hwdkit.kernels.upsampled_ce import upsampled_ce_sum
+from hwdkit.losses.base import Loss
 from hwdkit.types import IGNORE, SegOutput
 
 
@@ -29,16 +30,16 @@ def upsampled_cross_entropy(logits: Tensor, label: Tensor, *, align_corners: boo
     return total / mean_over_ranks((label != IGNORE).sum().to(total.dtype)).clamp(min=1)
 
 
-class CrossEntropy(nn.Module):
+class CrossEntropy(Loss):
     """CE(logits) + aux_weight * CE(aux logits); the latter only if the network has an auxiliary head."""
 
-    taps: tuple[str, ...] = ()
+    reads_teacher = False
 
     def __init__(self, *, aux_weight: float = 0.4, align_corners: bool = True) -> None:
         super().__init__()
         if not 0 <= aux_weight < math.inf:
             raise ValueError(f"aux_weight must be 0 or more, not {aux_weight}")
-        self.aux_weight = aux_weight
+        self.aux_weight, self.reads_aux = aux_weight, aux_weight > 0
         self.align_corners = align_corners
 
     def forward(self, student: SegOutput, teacher: SegOutput | None, label: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from hwdkit.losses.base import Loss
 from hwdkit.losses.correlation import PIXELS, pearson
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
@@ -41,7 +42,7 @@ def intra_class_relation(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - pearson(student, teacher.detach(), PIXELS, over_ranks=True).mean()
 
 
-class DIST(nn.Module):
+class DIST(Loss):
     """beta * L_inter + gamma * L_intra on score maps, and `aux_weight` times the same on the auxiliary ones.
 
     Args:
@@ -56,7 +57,7 @@ class DIST(nn.Module):
         ValueError: an option is negative or not finite.
     """
 
-    taps: tuple[str, ...] = ()
+    paper = "Huang et al. Knowledge Distillation from A Stronger Teacher. NeurIPS 2022."
 
     def __init__(
         self, *, beta: float = 1.0, gamma: float = 1.0, softmax: bool = True, aux_weight: float = 0.0
@@ -66,7 +67,7 @@ class DIST(nn.Module):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be 0 or more, not {value}")
         self.beta, self.gamma, self.softmax, self.aux_weight = beta, gamma, softmax, aux_weight
-        self.reads_teacher_aux = aux_weight > 0
+        self.reads_aux = self.reads_teacher_aux = aux_weight > 0
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
         with torch.autocast(student.logits.device.type, enabled=False):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from hwdkit.losses.base import Loss
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
 
@@ -15,7 +16,7 @@ LOGITS = "logits"
 Projector = Literal["auto", "none", "linear", "linear_bn_relu"]
 
 
-class FeatureLoss(nn.Module):
+class FeatureLoss(Loss):
     """A loss that compares one map of the student with one of the teacher.
 
     The objective hands over the teacher's map under the student's name and at the student's size, so only
@@ -24,28 +25,43 @@ class FeatureLoss(nn.Module):
     Args:
         tap: "logits", "embedding" or a stage: see `Segmenter.tap_names`.
         teacher_tap: the teacher's map, where it goes by another name; None = the same.
+        channels: of the two maps, student first, where the loss depends on them.
 
     Raises:
         ValueError: score maps are compared with an intermediate map.
     """
 
-    def __init__(self, *, tap: str, teacher_tap: str | None = None) -> None:
+    def __init__(
+        self, *, tap: str, teacher_tap: str | None = None, channels: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         other = tap if teacher_tap is None else teacher_tap
         if (tap == LOGITS) != (other == LOGITS):
             raise ValueError(f"logits can be compared with logits only, not {tap} with {other}")
-        self.tap, self.teacher_tap = tap, other
-        self.taps: tuple[str, ...] = () if tap == LOGITS else (tap,)
-        self.teacher_taps: tuple[str, ...] = () if tap == LOGITS else (other,)
+        self.tap, self.teacher_tap, self.channels = tap, other, channels
+        self.taps = () if tap == LOGITS else (tap,)
+        self.teacher_taps = () if tap == LOGITS else (other,)
         self.reads_logits = tap == LOGITS
 
     def maps(self, student: SegOutput, teacher: SegOutput) -> tuple[Tensor, Tensor]:
         """The two maps, (N, C_S, h, w) and (N, C_T, h, w), at least float32; the teacher's is detached."""
+        ours, theirs = self._pair(student, teacher)
+        return at_least_float32(ours), at_least_float32(theirs).detach()
+
+    def check(self, student: SegOutput, teacher: SegOutput) -> None:
+        ours, theirs = (tuple(maps.shape) for maps in self._pair(student, teacher))
+        if (ours[0], *ours[2:]) != (theirs[0], *theirs[2:]):
+            raise ValueError(f"{self.tap} must have one size in student and teacher, not {ours} and {theirs}")
+        if self.channels is not None and (ours[1], theirs[1]) != self.channels:
+            raise ValueError(
+                f"{self.tap} has {ours[1]} channels in the student and {theirs[1]} in the teacher, but "
+                f"{type(self).__name__} was made for {self.channels[0]} and {self.channels[1]}"
+            )
+
+    def _pair(self, student: SegOutput, teacher: SegOutput) -> tuple[Tensor, Tensor]:
         if self.tap == LOGITS:
-            pair = student.logits, teacher.logits
-        else:
-            pair = student.taps[self.tap], teacher.taps[self.tap]
-        return at_least_float32(pair[0]), at_least_float32(pair[1]).detach()
+            return student.logits, teacher.logits
+        return student.taps[self.tap], teacher.taps[self.tap]
 
 
 def projector(

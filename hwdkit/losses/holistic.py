@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hwdkit.distributed import mean_over_ranks, world_size
+from hwdkit.losses.base import Loss
 from hwdkit.losses.discriminator import Discriminator, Preprocess
 from hwdkit.types import SegOutput
 
@@ -71,7 +72,7 @@ def gradient_penalty(critic: nn.Module, student: Tensor, teacher: Tensor, a: Ten
     return (norm - 1).square().mean()
 
 
-class Holistic(nn.Module):
+class Holistic(Loss):
     """Adversarial distillation of whole score maps (SKD: Liu et al., CVPR 2019, Sec. 3.3).
 
     `forward` is the student's loss, -mean D(S). The critic D is trained beside, by `update_critic` once a
@@ -97,8 +98,8 @@ class Holistic(nn.Module):
         ValueError: an option is out of its range.
     """
 
-    taps: tuple[str, ...] = ()
-    reads_logits = True
+    critic: Discriminator
+    paper = "Liu et al. Structured Knowledge Distillation for Semantic Segmentation. CVPR 2019."
 
     def __init__(
         self,
@@ -156,6 +157,14 @@ class Holistic(nn.Module):
         with torch.autocast(student.logits.device.type, enabled=False):
             scores: Tensor = self.critic(student.logits)
             return -scores.mean()
+
+    def check(self, student: SegOutput, teacher: SegOutput) -> None:
+        super().check(student, teacher)
+        if student.logits.shape[1] != self.critic.conv1.in_channels:
+            raise ValueError(
+                f"the critic was made for {self.critic.conv1.in_channels} classes, not for the logits' "
+                f"{student.logits.shape[1]}"
+            )
 
     def update_critic(self, progress: float) -> Tensor:
         """Train the critic one step on what `forward` has seen since the last one, and forget it.

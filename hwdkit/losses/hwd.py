@@ -6,35 +6,24 @@ Read `HWD.forward`: it is the paper's Algorithm 1, lines 5-7. The functions abov
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hwdkit.kernels.channel_kl import weighted_channel_kl
-from hwdkit.kernels.weighting import Place, Weighting, WeightOptions
+from hwdkit.kernels.weighting import DISTANCES, Divergence, WeightNumbers
+from hwdkit.losses.base import Loss
 from hwdkit.losses.channel_wise import channel_kl, log_activation
 from hwdkit.losses.labels import class_ids, small_label
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
 
-Divergence = Literal["mse", "l1", "smooth_l1", "kl"]
 DivergenceOn = Literal["activation", "logits"]
 AreaCorrection = Literal["none", "paper", "sqrt", "square"]
 Smoothing = Literal["effective_number", "softmax"]
 
 
-def _smooth_l1(difference: Tensor) -> Tensor:
-    return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none")
-
-
-_DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
-    "mse": torch.square,
-    "l1": torch.abs,
-    "smooth_l1": _smooth_l1,
-}
 _AREA_POWERS = {"none": 0.0, "paper": 1.0, "sqrt": 0.5, "square": 2.0}
 
 
@@ -62,7 +51,7 @@ def channel_divergence(
         p_t = log_activation(teacher, temperature=temperature).exp()
     else:
         p_s, p_t = at_least_float32(student).flatten(2), at_least_float32(teacher).flatten(2)
-    return _DISTANCES[divergence](p_s - p_t).sum(-1)
+    return DISTANCES[divergence](p_s - p_t).sum(-1)
 
 
 def class_pixels(label: Tensor, classes: int, *, size: tuple[int, int]) -> Tensor:
@@ -132,7 +121,7 @@ def smooth(
     return weight.shape[1] * score.softmax(1)
 
 
-class HWD(nn.Module):
+class HWD(Loss):
     """Holistic Weighted Distillation, Eq. 4: tau^2/C * sum_c w_c * KL(p_c^T || p_c^S), mean over images.
 
     `area_correction="paper"` divides CD_c by N_c + 1 as printed; `"none"` is what the released code does
@@ -147,11 +136,19 @@ class HWD(nn.Module):
         smoothing, softmax_temperature: see `smooth`.
         normalise: False skips Eq. 6 altogether, mu and sigma included.
 
+    Attributes:
+        fused: whether `forward` takes the fused kernel. Its plain lines give the same up to rounding, are
+            slower, keep five maps of the logits' size, and can be differentiated twice.
+
     Raises:
         ValueError: an option is out of its range, or kl is asked for on logits.
     """
 
-    taps: tuple[str, ...] = ()
+    fused = True
+    paper = (
+        "Sun, Ye, Chen, Feng, Wang, Chen. Holistic Weighted Distillation for Semantic Segmentation. ICME "
+        "2023. doi:10.1109/ICME55011.2023.00075"
+    )
 
     def __init__(
         self,
@@ -174,8 +171,8 @@ class HWD(nn.Module):
             raise ValueError(f"mu must be a finite number, not {mu}")
         if not all(0 < value < math.inf for value in (temperature, sigma, softmax_temperature)):
             raise ValueError("temperature, sigma and softmax_temperature must be positive")
-        if divergence not in (*_DISTANCES, "kl"):
-            raise ValueError(f"divergence must be one of {', '.join(_DISTANCES)}, kl, not {divergence!r}")
+        if divergence not in (*DISTANCES, "kl"):
+            raise ValueError(f"divergence must be one of {', '.join(DISTANCES)}, kl, not {divergence!r}")
         if area_correction not in _AREA_POWERS:
             raise ValueError(
                 f"area_correction must be one of {', '.join(_AREA_POWERS)}, not {area_correction!r}"
@@ -194,50 +191,59 @@ class HWD(nn.Module):
         self.softmax_temperature = softmax_temperature
         self.normalise = normalise
 
-    @torch.no_grad()
+    def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
+        """Lines 5 to 7 of the paper's Algorithm 1; the kernel fuses them into one pass over the maps."""
+        s, t = student.logits, teacher.logits
+        with torch.autocast(s.device.type, enabled=False):
+            area = self._area(label, s)
+            if self.fused:
+                return weighted_channel_kl(
+                    s,
+                    t,
+                    temperature=self.temperature,
+                    divergence=self.divergence,
+                    on_logits=self.divergence_on == "logits",
+                    area=area,
+                    weigh=self._weights,
+                    numbers=self._numbers(),
+                )
+            divergence = self._divergence(s, t, area)  # line 5: CD_c, Eq. 5
+            weights = self._weights(divergence)  # line 6: w_c, Eqs. 6 and 7
+            return (weights * channel_kl(s, t, temperature=self.temperature)).mean()  # line 7: Eq. 4
+
     def channel_weights(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
         """w_c of every image: (N, C), non-negative, rows sum to C."""
+        return self._weights(self._divergence(student, teacher, self._area(label, student)))
+
+    def _area(self, label: Tensor, logits: Tensor) -> Tensor | None:
+        """(N, C), what CD_c is divided by: N_c + 1 to the power of the correction; None = nothing."""
+        if self.area_correction == "none":
+            return None
+        pixels = class_pixels(label, logits.shape[1], size=(logits.shape[2], logits.shape[3]))
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        area: Tensor = (pixels + 1).to(dtype) ** _AREA_POWERS[self.area_correction]
+        return area
+
+    @torch.no_grad()
+    def _divergence(self, student: Tensor, teacher: Tensor, area: Tensor | None) -> Tensor:
         divergence = channel_divergence(
             student, teacher, divergence=self.divergence, on=self.divergence_on, temperature=self.temperature
         )
-        return self._weights(divergence, label, size=(student.shape[2], student.shape[3]))
+        return divergence if area is None else divergence / area
 
-    def _weights(self, divergence: Tensor, label: Tensor, *, size: tuple[int, int]) -> Tensor:
-        """w_c of CD_c: Eqs. 5-7 from the correction for the area on; (N, C) both."""
-        weight = divergence
-        if self.area_correction != "none":
-            pixels = class_pixels(label, divergence.shape[1], size=size)
-            weight = weight / (pixels + 1).to(weight.dtype) ** _AREA_POWERS[self.area_correction]
+    def _weights(self, divergence: Tensor) -> Tensor:
         if self.normalise:
-            weight = standardise(weight, mu=self.mu, sigma=self.sigma)
+            divergence = standardise(divergence, mu=self.mu, sigma=self.sigma)
         return smooth(
-            weight,
+            divergence,
             smoothing=self.smoothing,
             beta=self.beta,
             softmax_temperature=self.softmax_temperature,
         )
 
-    def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
-        s, t = student.logits, teacher.logits
-
-        def measure(place: Place, difference: Tensor, kl: Tensor) -> Tensor:
-            return self._divergence(s[place], t[place], difference, kl)  # line 5: CD_c
-
-        def weigh(images: slice, divergence: Tensor) -> Tensor:
-            return self._weights(divergence, label[images], size=(s.shape[2], s.shape[3]))  # line 6: w_c
-
-        weighting = Weighting(measure, weigh, lambda: self._options(s, label))
-        return weighted_channel_kl(s, t, temperature=self.temperature, weighting=weighting)  # line 7: Eq. 4
-
-    def _options(self, student: Tensor, label: Tensor) -> WeightOptions:
-        """What `_divergence` and `_weights` do, as numbers."""
-        power, (height, width) = _AREA_POWERS[self.area_correction], student.shape[2:]
-        ids = class_ids(small_label(label, (height, width)), student.shape[1]) if power else None
-        return WeightOptions(
-            divergence=self.divergence,
-            on_logits=self.divergence_on == "logits",
-            ids=ids,
-            area_power=power,
+    def _numbers(self) -> WeightNumbers:
+        """`_weights` for a kernel that calls no function."""
+        return WeightNumbers(
             normalise=self.normalise,
             mu=self.mu,
             sigma=self.sigma,
@@ -245,11 +251,3 @@ class HWD(nn.Module):
             beta=self.beta,
             temperature=self.softmax_temperature,
         )
-
-    def _divergence(self, student: Tensor, teacher: Tensor, difference: Tensor, kl: Tensor) -> Tensor:
-        """`channel_divergence`, from what is at hand: the activation maps' difference and their KL."""
-        if self.divergence == "kl":
-            return kl
-        if self.divergence_on == "logits":
-            difference = at_least_float32(student).flatten(2) - at_least_float32(teacher).flatten(2)
-        return _DISTANCES[self.divergence](difference).sum(-1)

@@ -61,6 +61,8 @@ class IFV(FeatureLoss):
         tap, teacher_tap: see `FeatureLoss`.
     """
 
+    paper = "Wang et al. Intra-class Feature Variation Distillation for Semantic Segmentation. ECCV 2020."
+
     def __init__(self, *, tap: str = "embedding", teacher_tap: str | None = None) -> None:
         super().__init__(tap=tap, teacher_tap=teacher_tap)
 

@@ -6,9 +6,10 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hwdkit.distributed import world_size
+from hwdkit.losses.base import Loss
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
 
@@ -51,10 +52,10 @@ def pixel_kd(
     return kl * temperature**2 if reduction == "pixel" else kl / student.shape[1]
 
 
-class KD(nn.Module):
+class KD(Loss):
     """Per-pixel knowledge distillation on logits."""
 
-    taps: tuple[str, ...] = ()
+    paper = "Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. 2015."
 
     def __init__(
         self, *, temperature: float = 1.0, reduction: Reduction = "pixel", micro_batches: int = 1

@@ -63,6 +63,8 @@ class Local(FeatureLoss):
         ValueError: taps do not go together; no such distance.
     """
 
+    paper = "Xie et al. Improving Fast Segmentation With Teacher-Student Learning. BMVC 2018."
+
     def __init__(
         self, *, tap: str = "logits", teacher_tap: str | None = None, distance: Distance = "mse"
     ) -> None:

@@ -106,6 +106,8 @@ class MGD(FeatureLoss):
         ValueError: mask_ratio outside [0, 1).
     """
 
+    paper = "Yang et al. Masked Generative Distillation. ECCV 2022."
+
     def __init__(
         self,
         *,
@@ -115,7 +117,7 @@ class MGD(FeatureLoss):
         teacher_tap: str | None = None,
         mask_ratio: float = 0.75,
     ) -> None:
-        super().__init__(tap=tap, teacher_tap=teacher_tap)
+        super().__init__(tap=tap, teacher_tap=teacher_tap, channels=(student_channels, teacher_channels))
         self.mask_ratio = checked_mask_ratio(mask_ratio)
         self.generate = MaskedGeneration(student_channels, teacher_channels)
 

@@ -47,6 +47,8 @@ class Mimic(FeatureLoss):
         ValueError: taps or channels do not go together; no such distance or projector.
     """
 
+    paper = "Romero et al. FitNets: Hints for Thin Deep Nets. ICLR 2015."
+
     def __init__(
         self,
         *,
@@ -57,7 +59,7 @@ class Mimic(FeatureLoss):
         distance: Distance = "mse",
         projector: Projector = "auto",
     ) -> None:
-        super().__init__(tap=tap, teacher_tap=teacher_tap)
+        super().__init__(tap=tap, teacher_tap=teacher_tap, channels=(student_channels, teacher_channels))
         if distance not in ("mse", "l1"):
             raise ValueError(f"distance must be mse or l1, not {distance!r}")
         self.distance: Distance = distance

@@ -81,6 +81,8 @@ class Pairwise(FeatureLoss):
         ValueError: an option is out of its range.
     """
 
+    paper = "Liu et al. Structured Knowledge Distillation for Semantic Segmentation. CVPR 2019."
+
     def __init__(
         self,
         *,

@@ -43,6 +43,11 @@ class PKD(FeatureLoss):
         ValueError: taps or channels do not go together; no such projector.
     """
 
+    paper = (
+        "Cao et al. PKD: General Distillation Framework for Object Detectors via Pearson Correlation "
+        "Coefficient. NeurIPS 2022."
+    )
+
     def __init__(
         self,
         *,
@@ -52,7 +57,7 @@ class PKD(FeatureLoss):
         teacher_tap: str | None = None,
         projector: Projector = "auto",
     ) -> None:
-        super().__init__(tap=tap, teacher_tap=teacher_tap)
+        super().__init__(tap=tap, teacher_tap=teacher_tap, channels=(student_channels, teacher_channels))
         self.projector = features.projector(projector, student_channels, teacher_channels)
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:

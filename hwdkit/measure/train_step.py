@@ -160,7 +160,7 @@ class _Rehearsal:
         yield "student", "backward", self.micro_batches, self._backward
         yield "optimizer", "step", 1, self._update
         for name, loss in self.goal.losses.items():
-            if hasattr(loss, "update_critic"):
+            if loss.critic is not None:
                 yield "critic", name, self.micro_batches, partial(self._critic, name)
 
     def _views(self, batches: Sequence[Batch]) -> dict[str, SegOutput | None]:
@@ -200,7 +200,7 @@ class _Rehearsal:
         with self._autocast():
             term = self.goal.losses[name](self.leaves, self.views[name], self.batch.label)
             term = self.goal.weight(name, 0.0) * term
-        self.run.scaler.scale(term).backward()
+        self.run.scaler.scale(term).backward()  # type: ignore[no-untyped-call]
 
     def _backward(self) -> None:
         pairs = zip(_maps(self.output), _maps(self.leaves), strict=True)
@@ -210,7 +210,7 @@ class _Rehearsal:
         self.output = self.leaves = SegOutput(torch.empty(0), None, {})
 
     def _critic(self, name: str) -> None:
-        self.goal.losses[name].update_critic(0.0)  # type: ignore[operator]
+        self.goal.losses[name].update_critic(0.0)
 
     def _update(self) -> None:
         run = self.run

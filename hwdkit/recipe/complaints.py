@@ -14,14 +14,9 @@ from pydantic_core import ErrorDetails
 
 from hwdkit.errors import RecipeError
 from hwdkit.recipe.find import did_you_mean
-from hwdkit.recipe.losses import AnyLoss, LossOptions
+from hwdkit.recipe.losses import LOSS_OPTIONS
 from hwdkit.recipe.schema import Recipe
 from hwdkit.recipe.written import Place, Written
-
-LOSS_OPTIONS: dict[str, type[LossOptions]] = {
-    options.model_fields["loss"].default: options for options in get_args(get_args(AnyLoss)[0])
-}
-"""The options class of every loss, by the loss's name."""
 
 _KINDS = {
     **dict.fromkeys(

@@ -6,7 +6,7 @@ belongs to the recipe alone: the weight and its schedule.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, Union
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -235,22 +235,16 @@ class PKD(FeatureOptions):
     projector: Projector = Field("auto", description="of the student's channels; auto: where they differ")
 
 
-AnyLoss = Annotated[
-    CrossEntropy
-    | KD
-    | CWD
-    | HWD
-    | Pairwise
-    | Holistic
-    | IFV
-    | CirkdMinibatch
-    | CirkdMemory
-    | DIST
-    | MGD
-    | Mimic
-    | AT
-    | Local
-    | AfDCD
-    | PKD,
-    Field(discriminator="loss"),
-]
+LOSS_OPTIONS: dict[str, type[LossOptions]] = {
+    options.model_fields["loss"].default: options
+    for options in list(globals().values())
+    if isinstance(options, type)
+    and issubclass(options, LossOptions)
+    and not options.model_fields["loss"].is_required()
+}
+"""The classes above that name a loss, by that name."""
+
+if TYPE_CHECKING:
+    AnyLoss = LossOptions
+else:
+    AnyLoss = Annotated[Union[tuple(LOSS_OPTIONS.values())], Field(discriminator="loss")]  # noqa: UP007

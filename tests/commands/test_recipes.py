@@ -11,8 +11,8 @@ import pytest
 from hwdkit.commands import recipes
 from hwdkit.errors import EnvironmentFailure, RecipeError, UsageError
 from hwdkit.recipe import available, load, loads_resolved
-from hwdkit.recipe.complaints import LOSS_OPTIONS
 from hwdkit.recipe.json_schema import json_schema
+from hwdkit.recipe.losses import LOSS_OPTIONS
 
 
 @pytest.fixture(autouse=True)

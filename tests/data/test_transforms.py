@@ -22,7 +22,7 @@ from hwdkit.data.transforms import (
     nearest_window,
     recolour,
     resized_window,
-    taps,
+    sources,
 )
 
 PAPER_SCALES = [round(0.5 + k / 10, 1) for k in range(16)]
@@ -115,8 +115,8 @@ def test_windows_in_the_corners_are_those_of_the_whole(scale: float) -> None:
     for top in (0, height - h):
         for left in (0, width - w):
             rows, columns = (
-                taps(210, scale, start=top, count=h),
-                taps(331, scale, start=left, count=w),
+                sources(210, scale, start=top, count=h),
+                sources(331, scale, start=left, count=w),
             )
             window = pixels[:, top : top + h, left : left + w]
             assert_same_pixels(resized_window(image, rows, columns), window, scale)
@@ -129,8 +129,8 @@ def test_labels_of_a_full_sized_axis_are_those_of_the_whole(scale: float) -> Non
     # float32 coordinates grow coarse to the right: 2048 pixels, as in Cityscapes.
     label = np.random.default_rng(0).integers(0, 256, (16, 2048), dtype=np.uint8)
     _, classes = whole(np.zeros((16, 2048, 3), np.uint8), label, scale)
-    rows = taps(16, scale, start=0, count=classes.shape[0])
-    columns = taps(2048, scale, start=0, count=classes.shape[1])
+    rows = sources(16, scale, start=0, count=classes.shape[0])
+    columns = sources(2048, scale, start=0, count=classes.shape[1])
     assert torch.equal(nearest_window(label, rows, columns), classes)
 
 

@@ -19,7 +19,7 @@ from hwdkit.engine.loop import Hooks, Plan, Training, fit
 from hwdkit.engine.objectives import Objective, Teach, frozen_teacher
 from hwdkit.engine.optim import EMA, optimizer, poly_schedule
 from hwdkit.errors import DivergedError
-from hwdkit.losses import CWD, HWD, CrossEntropy
+from hwdkit.losses import CWD, HWD, CrossEntropy, Loss
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.types import Batch, SegOutput
 
@@ -73,7 +73,7 @@ class Case:
 def make(network: Callable[..., Segmenter]) -> Callable[[Case], tuple[Training, Teach | None]]:
     def build(case: Case) -> tuple[Training, Teach | None]:
         student = network(seed=1)
-        losses: dict[str, nn.Module] = {"ce": CrossEntropy()}
+        losses: dict[str, Loss] = {"ce": CrossEntropy()}
         teach = None
         if case.distil:
             losses["hwd"] = HWD(area_correction="paper")
@@ -191,10 +191,10 @@ def test_the_largest_seed_that_a_recipe_may_name_can_be_used(make: Any, stream: 
     assert run.step == 1
 
 
-class _Breaks(nn.Module):
+class _Breaks(Loss):
     """A loss that is NaN from its n-th call on."""
 
-    taps: tuple[str, ...] = ()
+    reads_teacher = False
 
     def __init__(self, at: int) -> None:
         super().__init__()
@@ -230,8 +230,8 @@ class _BreaksBackward(torch.autograd.Function):
         return gradient.new_full((2, 5, 4, 4), math.nan)
 
 
-class _NaNGradient(nn.Module):
-    taps: tuple[str, ...] = ()
+class _NaNGradient(Loss):
+    reads_teacher = False
 
     def forward(self, student: SegOutput, teacher: SegOutput | None, label: Tensor) -> Tensor:
         result: Tensor = _BreaksBackward.apply(student.logits)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from hwdkit.checkpoints.files import load_tensors, save_tensors
 from hwdkit.distributed import Ranks
@@ -21,6 +21,7 @@ from hwdkit.engine.loop import Hooks, Plan, Training, fit
 from hwdkit.engine.objectives import Objective, frozen_teacher, ramp
 from hwdkit.engine.optim import poly_schedule
 from hwdkit.errors import RecipeError
+from hwdkit.losses import Holistic, Loss
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.load import loads_resolved
 from hwdkit.types import Batch, SegOutput
@@ -81,7 +82,7 @@ def trained(run: Training, stream: Iterator[Sequence[Batch]], teach: Any, stop_a
     ]
 
 
-class Spy(nn.Module):
+class Spy(Loss):
     """A loss that only remembers what it was shown."""
 
     def __init__(self, taps: tuple[str, ...], teacher_taps: tuple[str, ...] | None = None) -> None:
@@ -306,3 +307,12 @@ def test_a_broken_critic_is_named(network: Any, batch: Any) -> None:
     run.objective.losses["holistic"].critic_weight = float("nan")
     with pytest.raises(DivergedError, match=r"critic holistic became non-finite at or before step 1"):
         trained(run, batches(batch), teach)
+
+
+def test_a_factor_adds_no_key_to_an_objective(network: Callable[..., Segmenter]) -> None:
+    """A run that was saved with weights in its recipe goes on with factors."""
+    student = network(seed=1)
+    plain = Objective(student, {"holistic": Holistic(classes=5)}, {"holistic": 3.0})
+    factored = Objective(student, {"holistic": 3.0 * Holistic(classes=5)})
+    assert plain.state_dict().keys() == factored.state_dict().keys()
+    assert factored.weights == {"holistic": 1.0}

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from hwdkit.kernels.channel_kl import weighted_channel_kl
-from hwdkit.kernels.weighting import Place, Weighting
 from hwdkit.losses.channel_wise import CWD, channel_kl, channel_wise
-from hwdkit.losses.hwd import HWD
+from hwdkit.losses.hwd import HWD, channel_divergence
 from hwdkit.types import SegOutput
 
 ROW = 8 * 6 * 7
@@ -40,27 +39,21 @@ def test_without_weights_it_is_the_mean_of_channel_kl(budget: int) -> None:
 def test_weights_are_constants_of_what_was_measured(budget: int) -> None:
     student, teacher, _ = pair()
     fixed = torch.rand(3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    seen: list[tuple[int, int]] = []
+    area = 1 + torch.rand(3, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    divergence = channel_divergence(student, teacher, divergence="mse", on="activation", temperature=1.0)
+    seen: list[Tensor] = []
 
-    def measure(place: Place, difference: Tensor, kl: Tensor) -> Tensor:
-        seen.extend(product(range(3)[place[0]], range(5)[place[1]]))
-        torch.testing.assert_close(kl, channel_kl(student[place], teacher[place], temperature=1.0).detach())
-        maps = [x[place].flatten(2).softmax(-1) for x in (student, teacher)]
-        torch.testing.assert_close(difference, (maps[0] - maps[1]).detach())
-        return fixed[place] ** 2
+    def weigh(measured: Tensor) -> Tensor:
+        seen.append(measured)
+        first = sum(map(len, seen[:-1]))
+        return fixed[first : first + len(measured)]
 
-    def weigh(images: slice, measured: Tensor) -> Tensor:
-        assert torch.equal(measured, fixed[images] ** 2)
-        return fixed[images]
-
-    ours = weighted_channel_kl(
-        student, teacher, temperature=1.0, weighting=Weighting(measure, weigh), budget=budget
-    )
+    ours = weighted_channel_kl(student, teacher, temperature=1.0, weigh=weigh, area=area, budget=budget)
+    torch.testing.assert_close(torch.cat(seen), (divergence / area).detach())
     eager = (fixed * channel_kl(student, teacher, temperature=1.0)).mean()
     torch.testing.assert_close(ours, eager, rtol=1e-12, atol=0)
     (gradient,), (expected,) = (torch.autograd.grad(value, student) for value in (ours, eager))
     torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-16)
-    assert sorted(seen) == sorted(product(range(3), range(5)))
 
 
 @pytest.mark.parametrize(
@@ -70,15 +63,27 @@ def test_weights_are_constants_of_what_was_measured(budget: int) -> None:
         ("kl", "activation", "sqrt"),
     ],
 )
-def test_hwd_is_its_weights_times_the_eager_divergence(divergence: str, on: str, correction: str) -> None:
+def test_hwd_is_the_plain_lines_of_its_forward(divergence: str, on: str, correction: str) -> None:
     student, teacher, label = pair()
     loss = HWD(divergence=divergence, divergence_on=on, area_correction=correction)  # type: ignore[arg-type]
-    ours = loss(SegOutput(student, None, {}), SegOutput(teacher, None, {}), label)
-    weights = loss.channel_weights(student, teacher, label)
-    eager = (weights * channel_kl(student, teacher, temperature=4.0)).mean()
+    ours = loss(student, teacher, label)
+    loss.fused = False
+    eager = loss(student, teacher, label)
     torch.testing.assert_close(ours, eager, rtol=1e-12, atol=0)
     (gradient,), (expected,) = (torch.autograd.grad(value, student) for value in (ours, eager))
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-16)
+    weights = loss.channel_weights(student, teacher, label)
+    assert torch.equal(eager, (weights * channel_kl(student, teacher, temperature=4.0)).mean())
+
+
+def test_the_plain_lines_of_hwd_can_be_differentiated_twice() -> None:
+    student, teacher, label = pair()
+    loss = HWD()
+    loss.fused = False
+    (slope,) = torch.autograd.grad(loss(student, teacher, label), student, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.square().sum(), student)
+    assert curvature.isfinite().all()
+    assert curvature.any()
 
 
 def test_cwd_is_the_eager_mean() -> None:

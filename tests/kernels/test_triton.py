@@ -167,7 +167,7 @@ def test_maps_and_labels_that_do_not_belong_together_are_refused() -> None:
     for teacher in (maps(2, 3, 2, 2), maps(2, 5, 4, 4), maps(1, 3, 4, 4)):
         with pytest.raises(ValueError, match="maps of one shape"):
             loss(SegOutput(student, None, {}), SegOutput(teacher, None, {}), label)
-    with pytest.raises(ValueError, match="classes of positions"):
+    with pytest.raises(ValueError, match="every image needs a label"):
         loss(SegOutput(student, None, {}), SegOutput(student, None, {}), label[:1])
 
 
@@ -222,9 +222,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from hwdkit.kernels import triton_ce, triton_channel_kl
 
-TYPES = {"*bf16": "student teacher near", "*i64": "ids label"}
+TYPES = {"*bf16": "student teacher near", "*i64": "label"}
 TYPES["i32"] = "size classes height width rows columns most_columns ignore"
-TYPES["fp32"] = "area_power mu sigma log_beta one_less_beta temperature inverse factor"
+TYPES["fp32"] = "mu sigma log_beta one_less_beta temperature inverse factor"
 KNOWN = {name: type for type, names in TYPES.items() for name in names.split()}
 
 
@@ -237,12 +237,11 @@ def build(kernel, warps=4, **constants):
         assert made.asm["cubin"]
 
 
-HWD = dict(block=256, positions=1024)
 for distance in range(4):
     build(triton_channel_kl._rows, 8, distance=distance, on_logits=distance == 1, block=4096)
 for smoothing in (0, 1):
-    build(triton_channel_kl._weights, counted=True, normalise=True, smoothing=smoothing, **HWD)
-build(triton_channel_kl._weights, classes=1, counted=False, normalise=False, smoothing=0, **HWD)
+    build(triton_channel_kl._weights, corrected=True, normalise=True, smoothing=smoothing, block=256)
+build(triton_channel_kl._weights, classes=1, corrected=False, normalise=False, smoothing=0, block=2)
 build(triton_channel_kl._gradient, 8, weighted=True, block=4096)
 build(triton_channel_kl._gradient, 8, size=1, weighted=False, block=1)  # numbers equal to 1 are constants
 for pixels, block in ((128, 16), (2048, 2)):

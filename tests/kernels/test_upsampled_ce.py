@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hwdkit.kernels.bilinear import matrix, span, taps
+from hwdkit.kernels.bilinear import matrix, neighbours, span
 from hwdkit.kernels.upsampled_ce import upsampled_ce_sum
 from hwdkit.types import IGNORE
 
@@ -144,7 +144,7 @@ def test_span_holds_every_source_position_that_is_read(
 def test_taps_are_those_of_interpolate() -> None:
     line = torch.arange(7, dtype=torch.float64).square()
     for align_corners in (True, False):
-        low, high, fraction = taps(7, 20, align_corners=align_corners)
+        low, high, fraction = neighbours(7, 20, align_corners=align_corners)
         ours = line[low] * (1 - fraction) + line[high] * fraction
         expected = F.interpolate(line[None, None], 20, mode="linear", align_corners=align_corners)[0, 0]
         torch.testing.assert_close(ours, expected)

@@ -11,7 +11,7 @@ import pytest
 
 from hwdkit.errors import RecipeError
 from hwdkit.recipe import load, loads_resolved
-from hwdkit.recipe.complaints import LOSS_OPTIONS
+from hwdkit.recipe.losses import LOSS_OPTIONS
 
 MINIMAL = """\
 data: {dataset: scenes}

@@ -11,9 +11,8 @@ import pytest
 import yaml
 
 from hwdkit.recipe import available, digest, load
-from hwdkit.recipe.complaints import LOSS_OPTIONS
 from hwdkit.recipe.find import files_of, methods_of, shipped
-from hwdkit.recipe.losses import HWD, LossOptions
+from hwdkit.recipe.losses import HWD, LOSS_OPTIONS, LossOptions
 from hwdkit.recipe.published import published
 
 GOLDEN: dict[str, str] = json.loads(

@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor, nn
+from torch import Tensor
 
 from hwdkit.commands.training.groundwork import Role, resolved
 from hwdkit.commands.training.run import Settings, trained_section
@@ -24,9 +24,10 @@ from hwdkit.data.stream import require_divisible
 from hwdkit.datasets.table import DATASETS, layout_of
 from hwdkit.engine import build
 from hwdkit.engine.networks import Loaded, load_network, require_classes
-from hwdkit.engine.objectives import Objective, tap_pairs
+from hwdkit.engine.objectives import Objective
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import CheckpointError, HwdkitError
+from hwdkit.losses import Loss
 from hwdkit.losses.features import LOGITS
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.models.segmenter import build as build_segmenter
@@ -192,11 +193,9 @@ def _outputs(
     return mine, theirs
 
 
-def _plan(
-    name: str, entry: LossOptions, loss: nn.Module, outputs: tuple[SegOutput, SegOutput | None]
-) -> LossPlan:
+def _plan(name: str, entry: LossOptions, loss: Loss, outputs: tuple[SegOutput, SegOutput | None]) -> LossPlan:
     mine, theirs = outputs
-    critic = getattr(loss, "critic", None)
+    critic = loss.critic
     in_critic = {id(parameter) for parameter in critic.parameters()} if critic is not None else set()
     trained = [parameter for parameter in loss.parameters() if id(parameter) not in in_critic]
     buffers = loss.named_buffers()
@@ -205,7 +204,7 @@ def _plan(
         loss=entry.loss,
         weight=entry.weight,
         schedule=entry.schedule.model_dump(),
-        maps=_meetings(loss, mine, theirs) if entry.loss != "ce" and theirs is not None else (),
+        maps=_meetings(loss, mine, theirs) if loss.reads_teacher and theirs is not None else (),
         parameters=sum(parameter.numel() for parameter in trained),
         critic_parameters=sum(parameter.numel() for parameter in critic.parameters()) if critic else 0,
         state=tuple(
@@ -216,9 +215,9 @@ def _plan(
     )
 
 
-def _meetings(loss: nn.Module, mine: SegOutput, theirs: SegOutput) -> tuple[Meeting, ...]:
-    met = [(tap, other, mine.taps[tap], theirs.taps[other]) for tap, other in tap_pairs(loss)]
-    if getattr(loss, "reads_logits", True):
+def _meetings(loss: Loss, mine: SegOutput, theirs: SegOutput) -> tuple[Meeting, ...]:
+    met = [(tap, other, mine.taps[tap], theirs.taps[other]) for tap, other in loss.tap_pairs]
+    if loss.reads_logits:
         met.append((LOGITS, LOGITS, mine.logits, theirs.logits))
     return tuple(
         Meeting(tap, other, tuple(a.shape[1:]), tuple(b.shape[1:]), a.shape[2:] != b.shape[2:])
