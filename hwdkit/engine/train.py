@@ -11,12 +11,11 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,6 +25,7 @@ from hwdkit.distributed import Ranks, on_main_rank, wait_for_all
 from hwdkit.engine import log_lines
 from hwdkit.engine.loop import Hooks, Plan, Training, fit
 from hwdkit.engine.objectives import Teach
+from hwdkit.engine.run import Metrics, Run, Trained
 from hwdkit.engine.rundir import RunDir
 from hwdkit.engine.scalars import Scalars
 from hwdkit.errors import CheckpointError, DataError, HwdkitError
@@ -42,94 +42,6 @@ FINGERPRINTS: dict[str, type[HwdkitError]] = {
     "teacher_sha256": CheckpointError,
 }
 """Facts of run.json that must not change before a resume, and the error that a change is."""
-
-Metrics = dict[str, Any]
-"""`step` and what an evaluation measures: `miou` ranks; JSON-able."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run is called and what it leaves behind; nothing here moves a weight.
-
-    Attributes:
-        name: in the progress bar and in the result.
-        describe: (step, metrics) -> what a checkpoint says about itself, JSON-able.
-        folder: where everything lies that the run leaves; None: nothing is written.
-        network_file: the name of the trained network in the folder.
-        recipe: the text of recipe.yaml; None: there is none.
-        facts: of this run, for run.json.
-        resume: continue the run that lies in the folder.
-        restart: a run in the folder that ended before its first checkpoint may be begun again.
-        keep_evaluated: keep the network of every validation, not only the best.
-        resumed_by: what continues the run after a stop, for the error's hint.
-        on_start, on_end: called on the main rank, when the folder and the log are open, and when the trained
-            network is saved.
-    """
-
-    name: str
-    describe: Callable[[int, Metrics], Mapping[str, Any]]
-    folder: RunDir | None = None
-    network_file: str = "student.safetensors"
-    recipe: str | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    resume: bool = False
-    restart: bool = False
-    keep_evaluated: bool = False
-    resumed_by: str = ""
-    on_start: Callable[[], None] = lambda: None
-    on_end: Callable[[], None] = lambda: None
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a finished run has come to.
-
-    Attributes:
-        name: of the run.
-        run_dir, checkpoint: its folder and the trained network in it; None without a folder.
-        best: metrics of the best validation and, with a folder, its `checkpoint`; empty without validations.
-        last: metrics of the last validation.
-        seconds: from the beginning to the end, over all sessions.
-        images_per_s: of the last session, without validating and saving.
-    """
-
-    name: str
-    run_dir: Path | None
-    checkpoint: Path | None
-    best: Metrics
-    last: Metrics
-    seconds: float
-    images_per_s: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, as run.json keeps it."""
-        return {
-            "run_dir": str(self.run_dir) if self.run_dir else None,
-            "recipe": self.name,
-            "checkpoint": str(self.checkpoint) if self.checkpoint else None,
-            "best": self.best,
-            "last": self.last,
-            "seconds": self.seconds,
-            "images_per_s": self.images_per_s,
-        }
-
-
-def finished(folder: RunDir) -> Trained | None:
-    """What the run in a folder has come to; None: it has not finished, lost its network, or was moved."""
-    try:
-        info = folder.read_info()
-        result: dict[str, Any] = info["result"]
-        trained = Trained(
-            name=result["recipe"],
-            run_dir=Path(result["run_dir"]),
-            checkpoint=Path(result["checkpoint"]),
-            **{key: result[key] for key in ("best", "last", "seconds", "images_per_s")},
-        )
-        moved = Path(result["run_dir"]).resolve() != folder.path.resolve()
-        whole = info["status"] == "finished" and Path(result["checkpoint"]).is_file()
-    except (KeyError, TypeError, ValueError):  # it never finished, or run.json is damaged
-        return None
-    return trained if whole and not moved else None
 
 
 def train(
@@ -196,11 +108,9 @@ class _Session:
         """The folder, on the rank that writes."""
         return self.run.folder if self.ranks.is_main else None
 
-    @contextmanager
-    def listening(self, when: bool) -> Iterator[None]:
+    def listening(self, when: bool) -> AbstractContextManager[None]:
         """Let a signal stop the run after its step; without a folder, which cannot be resumed, at once."""
-        with self.stop.listening() if when and self.run.folder else nullcontext():
-            yield
+        return self.stop.listening() if when and self.run.folder else nullcontext()
 
     def open_folder(self) -> None:
         """Hold the folder, load the state of a resumed run, and write down what this one is."""

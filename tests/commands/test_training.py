@@ -18,8 +18,8 @@ from hwdkit.checkpoints.files import load_tensors, read_metadata, read_state_dic
 from hwdkit.commands.train.run import train
 from hwdkit.commands.train.sessions import next_commands, render, resumed_recipe
 from hwdkit.engine.networks import load_network
+from hwdkit.engine.run import Trained
 from hwdkit.engine.rundir import RunDir
-from hwdkit.engine.train import Trained
 from hwdkit.errors import (
     Cancelled,
     CheckpointError,

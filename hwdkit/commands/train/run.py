@@ -19,11 +19,11 @@ from hwdkit.datasets.scenes import SCENES
 from hwdkit.datasets.table import DATASETS
 from hwdkit.distributed import Ranks, on_main_rank, started
 from hwdkit.engine import build
-from hwdkit.engine import train as engine
+from hwdkit.engine import train as session
 from hwdkit.engine.evaluate import evaluate
 from hwdkit.engine.networks import description, load_network, load_weights, require_classes
+from hwdkit.engine.run import Metrics, Run, Trained, finished
 from hwdkit.engine.rundir import RunDir, default_path
-from hwdkit.engine.train import Metrics, Run, Trained
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.load import digest, dump
 from hwdkit.recipe.schema import Recipe
@@ -66,7 +66,7 @@ def train(
     stop = StopRequest(max_seconds)
     with started(cpu=cpu) as ranks, explained_memory():
         folder = RunDir(_same_on_all_ranks(out or default_path(recipe.name), ranks))
-        if resume and (trained := engine.finished(folder)):
+        if resume and (trained := finished(folder)):
             log.info("%s is finished: nothing to do", folder.path)
             return trained
         # What costs nothing to check comes first; preparing a dataset can take minutes.
@@ -90,7 +90,7 @@ def train(
             load_weights(network, loaded.model.state_dict(), where=str(loaded.path))
         training = build.training(recipe, network, ranks, teacher.model if teacher else None)
         teach = build.teach(recipe, teacher, training.objective, ranks) if teacher else None
-        return engine.train(
+        return session.train(
             training,
             lambda step: build.stream(recipe, index, start_step=step, ranks=ranks),
             teach,
