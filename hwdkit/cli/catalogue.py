@@ -38,8 +38,6 @@ COMMANDS = {
 
 OLD = {
     "prepare-data": "hwdkit.cli.data",
-    "train-teacher": "hwdkit.cli.training",
-    "distill": "hwdkit.cli.training",
     "sweep": "hwdkit.cli.sweep",
     "per-class-report": "hwdkit.cli.per_class_report",
     "compare": "hwdkit.cli.compare",

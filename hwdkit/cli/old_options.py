@@ -31,26 +31,8 @@ Checkpoint = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory; must be new or empty.")]
-Resume = Annotated[Path | None, typer.Option("--resume", help="Continue this run directory exactly.")]
-InitFrom = Annotated[Path | None, typer.Option("--init-from", help="Start from this checkpoint's weights.")]
-MaxTime = Annotated[
-    str | None, typer.Option("--max-time", help="Stop cleanly after e.g. 90s, 45m, 11h30m (exit 75).")
-]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Show the networks, the losses and how their maps meet; train nothing."),
-]
-AutoResume = Annotated[bool, typer.Option("--auto-resume", help="Continue --out if it has a checkpoint.")]
 Gpus = Annotated[str, typer.Option("--gpus", help="auto (all visible), a number, or 0 for the CPU.")]
 OneGpu = Annotated[str, typer.Option("--gpus", help="auto (one if there is one), 1, or 0 for the CPU.")]
-Ranks = Annotated[
-    int | None,
-    typer.Option("--ranks", min=1, help="Processes on this machine.", show_default="one per GPU"),
-]
-Nnodes = Annotated[str, typer.Option("--nnodes", help="Number of machines: N or MIN:MAX.")]
-RdzvEndpoint = Annotated[str | None, typer.Option("--rdzv-endpoint", help="HOST:PORT where machines meet.")]
-RdzvId = Annotated[str, typer.Option("--rdzv-id", help="Name of the job, the same on all machines.")]
-MaxRestarts = Annotated[int, typer.Option("--max-restarts", min=0, help="Restart a failed group this often.")]
 DATA = Path("data")
 
 

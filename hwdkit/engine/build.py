@@ -18,7 +18,7 @@ from hwdkit.distributed import Ranks, sync_batchnorm_on_cpu
 from hwdkit.engine import requirements
 from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.loop import Plan, Training
-from hwdkit.engine.networks import ROLE_FILES, Loaded
+from hwdkit.engine.networks import Loaded
 from hwdkit.engine.objectives import Objective, Teach, frozen_teacher, ramp
 from hwdkit.engine.optim import EMA, optimizer, poly_schedule
 from hwdkit.engine.rundir import newest_finished
@@ -86,7 +86,7 @@ def teacher_checkpoint(recipe: Recipe) -> Path:
     if recipe.teacher.checkpoint is not None:
         return Path(recipe.teacher.checkpoint)
     if recipe.teacher.recipe is not None:
-        return newest_finished(recipe.teacher.recipe, ROLE_FILES["teacher"])
+        return newest_finished(recipe.teacher.recipe, "teacher.safetensors")
     raise RecipeError(
         "teacher: names a network to train, not a trained one",
         hint="set teacher.checkpoint, or teacher.recipe, or pass --teacher PATH",

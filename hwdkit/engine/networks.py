@@ -17,8 +17,8 @@ from hwdkit.errors import CheckpointError, RecipeError
 from hwdkit.models.segmenter import NetworkSpec, Segmenter
 from hwdkit.models.segmenter import build as build_segmenter
 
-ROLE_FILES = {"student": "student.safetensors", "teacher": "teacher.safetensors"}
-"""What a finished run calls its network, by role."""
+NETWORK_FILES = ("student.safetensors", "teacher.safetensors")
+"""What a finished run calls its network, after what it trains."""
 
 FORMAT = 1
 """Version of the description inside a checkpoint."""
@@ -86,7 +86,7 @@ def load_network(path: Path) -> Loaded:
 
 def network_in(folder: Path) -> Path | None:
     """The trained network of a run directory; None if it holds none."""
-    return next((folder / name for name in ROLE_FILES.values() if (folder / name).is_file()), None)
+    return next((folder / name for name in NETWORK_FILES if (folder / name).is_file()), None)
 
 
 class RunsBelow(NamedTuple):

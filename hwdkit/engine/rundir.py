@@ -122,8 +122,8 @@ class RunDir:
             os.close(self._held)
         self._held = None
 
-    def create(self, recipe_text: str, *, or_unsaved: bool = False) -> None:
-        """Take a new or empty folder; `or_unsaved` as in `require_unused`.
+    def create(self, recipe: str | None = None, *, or_unsaved: bool = False) -> None:
+        """Take a new or empty folder, and write the text of recipe.yaml; `or_unsaved` as in `require_unused`.
 
         Raises:
             RecipeError: something lies there already.
@@ -136,7 +136,8 @@ class RunDir:
             self.info.unlink(missing_ok=True)  # of an earlier run that never saved
         except OSError as error:
             raise write_failure(self.path, error) from error
-        self._write(self.recipe, recipe_text)
+        if recipe is not None:
+            self._write(self.recipe, recipe)
 
     def reopen(self) -> dict[str, Any]:
         """The training state to continue from.
@@ -144,7 +145,7 @@ class RunDir:
         Raises:
             CheckpointError: there is no run here, or it never saved.
         """
-        if not self.recipe.is_file():
+        if not (self.last.is_file() or self.recipe.is_file()):
             raise CheckpointError("no run to resume: recipe.yaml is missing", where=str(self.path))
         if not self.last.is_file():
             raise CheckpointError(
@@ -156,17 +157,6 @@ class RunDir:
         if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
             raise CheckpointError("not a training state", where=str(self.last))
         return state
-
-    def result(self) -> dict[str, Any] | None:
-        """What a finished run has come to, as it was printed; None: not finished, or moved since."""
-        try:
-            info = self.read_info()
-            found: dict[str, Any] = info["result"]
-            here = Path(found["run_dir"]).resolve() == self.path.resolve()
-            whole = info["status"] == "finished" and here and Path(found["checkpoint"]).is_file()
-        except (KeyError, TypeError, ValueError):  # it never finished, or run.json is damaged
-            return None
-        return found if whole else None
 
     def save_state(self, state: dict[str, Any]) -> None:
         save_tensors(self.last, state)

@@ -10,10 +10,17 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hwdkit.errors import RecipeError
 from hwdkit.recipe.losses import AnyLoss
 
 PAPER_SCALES = tuple(round(0.5 + k / 10, 1) for k in range(16))
 """0.5, 0.6 ... 2.0: the discrete scales of the HWD and CIRKD training code."""
+
+RESUMABLE = {"data.workers", "train.log_every", "train.evaluate_every", "train.save_every"}
+"""Keys that a resumed run may change: they move no weight."""
+
+SAME_SCORES = RESUMABLE - {"train.evaluate_every"}
+"""Keys that change no weight and no score: validating more often finds another best."""
 
 
 class Section(BaseModel):
@@ -221,3 +228,48 @@ class Recipe(Section):
                 f"losses {', '.join(distilled)} need a `student`; a teacher is trained with ce alone"
             )
         return self
+
+    @property
+    def trains(self) -> Literal["student", "teacher"]:
+        """Which of its networks this recipe trains."""
+        return "teacher" if self.student is None else "student"
+
+    @property
+    def network(self) -> Network:
+        """The network that this recipe trains."""
+        section = self.student or self.teacher
+        assert section is not None
+        return section
+
+    def student_taught(self, *, by: str | None = None) -> Self:
+        """The recipe as distill reads it.
+
+        Args:
+            by: checkpoint or run directory of a trained teacher, which becomes the recipe's one source of a
+                teacher; None leaves the recipe's own.
+
+        Raises:
+            RecipeError: there is no student, or nobody learns from a teacher.
+        """
+        if self.student is None:
+            raise RecipeError(f"recipe {self.name} has no student to train", hint="use: hwdkit train-teacher")
+        if by is None:
+            return self
+        if self.teacher is None:
+            raise RecipeError(
+                f"recipe {self.name} has no teacher: none of its losses learns from one",
+                hint="leave out --teacher, or choose a recipe that distils",
+            )
+        trained = self.teacher.model_copy(update={"checkpoint": by, "backbone": None})
+        return self.model_copy(update={"teacher": trained})
+
+    def teacher_alone(self) -> Self:
+        """The recipe as train-teacher reads it: nobody teaches the teacher.
+
+        Raises:
+            RecipeError: it describes no teacher to train.
+        """
+        if self.teacher is None or self.teacher.backbone is None:
+            raise RecipeError(f"recipe {self.name} has no teacher to train", hint="use: hwdkit distill")
+        alone = {name: loss for name, loss in self.losses.items() if loss.loss == "ce"}
+        return self.model_copy(update={"losses": alone, "student": None})

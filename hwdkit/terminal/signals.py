@@ -33,12 +33,17 @@ class StopRequest:
             self.reason = "the time limit is reached"
         return bool(self.reason)
 
-    def error(self, resume: str) -> HwdkitError:
-        """The exit that this stop means: 130 for Ctrl-C, 75 for everything a scheduler does."""
+    def error(self, resume: str | None) -> HwdkitError:
+        """The exit that this stop means: 130 for Ctrl-C, 75 for everything a scheduler does.
+
+        Args:
+            resume: what continues; None: nothing was saved.
+        """
         kind = Cancelled if self.reason == "Ctrl-C" else Interrupted
-        return kind(
-            f"stopped ({self.reason or 'another rank was stopped'}), saved", hint=f"continue: {resume}"
-        )
+        why = f"stopped ({self.reason or 'another rank was stopped'})"
+        if resume is None:
+            return kind(f"{why}, nothing saved")
+        return kind(f"{why}, saved", hint=f"continue: {resume}")
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 
 from hwdkit.checkpoints.files import load_tensors, read_metadata, read_state_dict
-from hwdkit.commands.training import distill, train_teacher
-from hwdkit.commands.training.command import resumed_recipe
-from hwdkit.commands.training.narration import render
-from hwdkit.commands.training.run import Settings
+from hwdkit.commands.train.run import train
+from hwdkit.commands.train.sessions import next_commands, render, resumed_recipe
 from hwdkit.engine.networks import load_network
+from hwdkit.engine.run import Trained
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import (
     Cancelled,
@@ -32,6 +31,7 @@ from hwdkit.errors import (
 from hwdkit.prepare.prepare import prepare
 from hwdkit.prepare.scenes import SceneOptions
 from hwdkit.recipe.load import load, loads_resolved
+from hwdkit.recipe.schema import Recipe
 from hwdkit.terminal.signals import StopRequest
 
 NETWORK = """
@@ -56,11 +56,20 @@ class World:
     """A working directory with a prepared dataset, a finished teacher and one finished student."""
 
     folder: Path
-    teacher: dict[str, Any]
-    student: dict[str, Any]
+    teacher: Trained
+    student: Trained
 
-    def settings(self, **changes: Any) -> Settings:
-        return Settings(**{"data_root": self.folder / "data", "cpu": True, **changes})
+    def distill(self, text: str | Recipe, *, teacher: str | None = None, **options: Any) -> Trained:
+        """What `hwdkit distill` does with a recipe, in this process."""
+        recipe = loads_resolved(text) if isinstance(text, str) else text
+        return train(recipe.student_taught(by=teacher), **{**on_cpu(self.folder), **options})
+
+    def resume(self, out: Path, *overrides: str) -> Trained:
+        return self.distill(resumed_recipe(out, [*overrides]), out=out, resume=True)
+
+
+def on_cpu(folder: Path) -> dict[str, Any]:
+    return {"data_root": folder / "data", "cpu": True}
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +80,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     os.chdir(folder)
     try:
         prepare("scenes", root=Path("data"), scenes=SceneOptions(train=8, val=4, size=(48, 64)), workers=1)
-        empty = World(folder, {}, {})
-        teacher = train_teacher.run(loads_resolved(TEACHER), empty.settings())
-        student = distill.run(loads_resolved(STUDENT), empty.settings(out=folder / "whole"))
+        teacher = train(loads_resolved(TEACHER), **on_cpu(folder))
+        student = train(loads_resolved(STUDENT), **on_cpu(folder), out=folder / "whole")
     finally:
         os.chdir(before)
     return World(folder, teacher, student)
@@ -87,7 +95,7 @@ def _inside(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 def interrupted(world: World, out: Path, recipe: str = STUDENT) -> Path:
     """A run that a time limit of nothing has stopped after its first step."""
     with pytest.raises(Interrupted) as caught:
-        distill.run(loads_resolved(recipe), world.settings(out=out, max_seconds=0))
+        world.distill(recipe, out=out, max_seconds=0)
     assert caught.value.exit_code == 75
     assert f"hwdkit distill --resume {out}" in caught.value.hint
     return out
@@ -110,6 +118,11 @@ def weights(folder: Path) -> bytes:
     return b"".join(name.encode() + state[name].numpy().tobytes() for name in sorted(state))
 
 
+def printed(trained: Trained) -> str:
+    assert trained.run_dir is not None
+    return render({**trained.to_dict(), "next": next_commands(trained.run_dir, Path("data"))})
+
+
 def test_a_finished_run_leaves_the_promised_files(world: World) -> None:
     folder = world.folder / "whole"
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -121,7 +134,7 @@ def test_a_finished_run_leaves_the_promised_files(world: World) -> None:
     kept = [load_network(folder / "checkpoints" / f"step-{step}.safetensors") for step in (2, 4)]
     assert [network.metadata["metrics"]["step"] for network in kept] == [2, 4]
     assert info(folder)["status"] == "finished"
-    assert info(folder)["result"] == world.student
+    assert info(folder)["result"] == world.student.to_dict()
     metrics = rows(folder)
     assert [row["step"] for row in metrics if "loss" in row] == [1, 2, 3, 4]
     assert [row["step"] for row in metrics if "miou" in row] == [2, 4]
@@ -137,13 +150,13 @@ def test_a_finished_run_leaves_the_promised_files(world: World) -> None:
 
 
 def test_the_result_says_what_came_out_and_what_to_type_next(world: World) -> None:
-    last, best = world.student["last"], world.student["best"]
+    last, best = world.student.last, world.student.best
     assert last["step"] == 4
     assert best["miou"] >= last["miou"]
-    assert Path(world.student["checkpoint"]) == world.folder / "whole" / "student.safetensors"
-    assert json.loads(json.dumps(world.student)) == world.student
-    assert f"hwdkit evaluate --checkpoint {world.folder / 'whole'}" in render(world.student)
-    assert f"--teacher {world.teacher['run_dir']}" in render(world.teacher)
+    assert world.student.checkpoint == world.folder / "whole" / "student.safetensors"
+    assert f"hwdkit evaluate --checkpoint {world.folder / 'whole'}" in printed(world.student)
+    assert f"--teacher {world.teacher.checkpoint}" in printed(world.student)
+    assert f"--teacher {world.teacher.run_dir}" in printed(world.teacher)
 
 
 def test_the_exported_student_is_the_averaged_one_and_describes_itself(world: World) -> None:
@@ -156,16 +169,16 @@ def test_the_exported_student_is_the_averaged_one_and_describes_itself(world: Wo
     assert metadata["role"] == "student"
     assert metadata["recipe"] == "tiny-student"
     assert metadata["dataset_fingerprint"] == info(folder)["dataset_fingerprint"]
-    assert metadata["metrics"] == world.student["last"]
+    assert metadata["metrics"] == world.student.last
     assert len(load_network(folder).classes) == 12
 
 
 def test_the_teacher_is_found_by_its_recipes_name_below_runs(world: World) -> None:
-    assert world.teacher["run_dir"].startswith("runs/tiny-teacher/")
-    assert info(world.folder / "whole")["teacher"] == world.teacher["checkpoint"]
+    assert str(world.teacher.run_dir).startswith("runs/tiny-teacher/")
+    assert info(world.folder / "whole")["teacher"] == str(world.teacher.checkpoint)
     pinned = load(str(world.folder / "whole" / "recipe.yaml")).teacher
     assert pinned is not None
-    assert pinned.checkpoint == str(world.folder / world.teacher["checkpoint"])
+    assert pinned.checkpoint == str(world.folder / world.teacher.checkpoint)
 
 
 def test_a_stopped_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(world: World, tmp_path: Path) -> None:
@@ -173,7 +186,7 @@ def test_a_stopped_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(world: W
     assert info(out)["status"] == "interrupted"
     assert not (out / "student.safetensors").exists()
     assert [row["step"] for row in rows(out)] == [1]
-    distill.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
+    world.resume(out)
     whole = world.folder / "whole"
     assert (out / "student.safetensors").read_bytes() == (whole / "student.safetensors").read_bytes()
     best = Path("checkpoints", "best.safetensors")
@@ -190,11 +203,11 @@ def test_a_folder_in_which_a_run_is_at_work_is_left_alone(world: World, tmp_path
     other.hold()
     try:
         with pytest.raises(EnvironmentFailure, match="another run is at work"):
-            distill.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
+            world.resume(out)
     finally:
         other.release()
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    distill.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
+    world.resume(out)
 
 
 class _Terminates(logging.Handler):
@@ -210,11 +223,11 @@ def test_a_signal_stops_after_the_step_and_the_run_can_go_on(world: World, tmp_p
     logging.getLogger("hwdkit").addHandler(handler)
     try:
         with pytest.raises(Interrupted, match="SIGTERM"):
-            distill.run(loads_resolved(STUDENT), world.settings(out=out))
+            world.distill(STUDENT, out=out)
     finally:
         logging.getLogger("hwdkit").removeHandler(handler)
     assert load_tensors(out / "checkpoints" / "last.pt")["step"] == 2
-    distill.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
+    world.resume(out)
     assert weights(out) == weights(world.folder / "whole")
 
 
@@ -225,7 +238,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_forgets_what_came_aft
     out = interrupted(world, tmp_path / "run")
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "loss": 99}\n{"step": 3, "lo')
-    distill.run(resumed_recipe(out, ["data.workers=1"]), world.settings(out=out, resume=True))
+    world.resume(out, "data.workers=1")
     assert rows(out) == rows(world.folder / "whole")
     assert weights(out) == weights(world.folder / "whole")
 
@@ -233,7 +246,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_forgets_what_came_aft
 def test_resuming_a_finished_run_prints_its_result_again_and_touches_nothing(world: World) -> None:
     out = world.folder / "whole"
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file()}
-    again = distill.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
+    again = world.resume(out)
     assert again == world.student
     after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file()}
     assert after == before
@@ -242,7 +255,7 @@ def test_resuming_a_finished_run_prints_its_result_again_and_touches_nothing(wor
 def test_a_finished_run_of_the_other_command_is_refused(world: World) -> None:
     out = world.folder / "whole"
     with pytest.raises(RecipeError, match="no teacher to train"):
-        train_teacher.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
+        resumed_recipe(out, []).teacher_alone()
 
 
 def test_a_finished_run_that_lost_its_network_or_was_moved_repeats_only_its_end(
@@ -251,17 +264,17 @@ def test_a_finished_run_that_lost_its_network_or_was_moved_repeats_only_its_end(
     out = Path(shutil.copytree(world.folder / "whole", tmp_path / "run"))
     before, seconds = (out / "student.safetensors").read_bytes(), info(out)["seconds"]
     (out / "student.safetensors").unlink()
-    result = distill.run(resumed_recipe(out, []), world.settings(out=out, resume=True))
+    result = world.resume(out)
     assert (out / "student.safetensors").read_bytes() == before
-    assert result["run_dir"] == str(out)
-    assert result["last"] == world.student["last"]
-    assert result["best"]["miou"] == world.student["best"]["miou"]
-    assert result["seconds"] >= seconds > 0  # of all its sessions
+    assert result.run_dir == out
+    assert result.last == world.student.last
+    assert result.best["miou"] == world.student.best["miou"]
+    assert result.seconds >= seconds > 0  # of all its sessions
 
 
 def test_the_runs_own_recipe_repeats_the_run(world: World, tmp_path: Path) -> None:
     again = load(str(world.folder / "whole" / "recipe.yaml"))
-    distill.run(again, world.settings(out=tmp_path / "again"))
+    world.distill(again, out=tmp_path / "again")
     whole = world.folder / "whole"
     assert weights(tmp_path / "again") == weights(whole)
     assert rows(tmp_path / "again") == rows(whole)
@@ -274,11 +287,11 @@ def test_a_resume_refuses_another_dataset_and_another_teacher(world: World, tmp_
     other = tmp_path / "data"
     prepare("scenes", root=other, scenes=SceneOptions(train=8, val=4, size=(48, 64), seed=1), workers=1)
     with pytest.raises(DataError, match="dataset_fingerprint has changed"):
-        distill.run(recipe, world.settings(out=out, resume=True, data_root=other))
+        world.distill(recipe, out=out, resume=True, data_root=other)
     student = world.folder / "whole" / "student.safetensors"
     with pytest.raises(CheckpointError, match="teacher_sha256 has changed"):
-        distill.run(recipe, world.settings(out=out, resume=True), teacher=str(student))
-    distill.run(recipe, world.settings(out=out, resume=True))
+        world.distill(recipe, out=out, resume=True, teacher=str(student))
+    world.distill(recipe, out=out, resume=True)
 
 
 def test_a_resume_refuses_what_would_make_it_another_run(world: World, tmp_path: Path) -> None:
@@ -291,16 +304,16 @@ def test_a_resume_refuses_what_would_make_it_another_run(world: World, tmp_path:
 
 
 def test_a_baseline_needs_no_teacher(world: World, tmp_path: Path) -> None:
-    result = distill.run(loads_resolved(BASELINE), world.settings(out=tmp_path / "run"))
+    result = world.distill(BASELINE, out=tmp_path / "run")
     assert info(tmp_path / "run")["teacher"] is None
-    assert result["last"]["step"] == 4
+    assert result.last["step"] == 4
     assert "loss_hwd" not in rows(tmp_path / "run")[0]
 
 
 def test_a_used_folder_is_refused_before_anything_is_written(world: World) -> None:
     before = info(world.folder / "whole")
     with pytest.raises(RecipeError, match="already used"):
-        distill.run(loads_resolved(STUDENT), world.settings(out=world.folder / "whole"))
+        world.distill(STUDENT, out=world.folder / "whole")
     assert info(world.folder / "whole") == before
 
 
@@ -309,7 +322,7 @@ def test_a_missing_teacher_says_how_to_train_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="no finished run of tiny-teacher") as caught:
-        distill.run(loads_resolved(STUDENT), world.settings(out=tmp_path / "run"))
+        world.distill(STUDENT, out=tmp_path / "run")
     assert "train-teacher --recipe tiny-teacher" in caught.value.hint
     assert not (tmp_path / "run").exists()
 
@@ -320,25 +333,21 @@ BOTH = STUDENT.replace("teacher: {recipe: tiny-teacher}", f"teacher:{NETWORK}")
 def test_one_recipe_can_describe_teacher_and_student(world: World, tmp_path: Path) -> None:
     """The teacher trains with the task loss alone; the student's run then names the trained teacher only."""
     recipe = loads_resolved(BOTH.replace("tiny-student", "both"))
-    taught = train_teacher.run(recipe, world.settings(out=tmp_path / "teacher"))
+    taught = train(recipe.teacher_alone(), **on_cpu(world.folder), out=tmp_path / "teacher")
     assert rows(tmp_path / "teacher")[0].keys() >= {"loss_ce"}
     assert load(str(tmp_path / "teacher" / "recipe.yaml")).teacher == recipe.teacher
     with pytest.raises(RecipeError, match="not a trained one"):
-        distill.run(recipe, world.settings(out=tmp_path / "none"))
+        world.distill(recipe, out=tmp_path / "none")
     with pytest.raises(Interrupted):
-        distill.run(
-            recipe, world.settings(out=tmp_path / "student", max_seconds=0), teacher=taught["run_dir"]
-        )
-    distill.run(
-        resumed_recipe(tmp_path / "student", []), world.settings(out=tmp_path / "student", resume=True)
-    )
+        world.distill(recipe, out=tmp_path / "student", max_seconds=0, teacher=str(taught.run_dir))
+    world.resume(tmp_path / "student")
     assert info(tmp_path / "student")["status"] == "finished"
 
 
 def test_a_run_can_start_from_another_ones_weights(world: World, tmp_path: Path) -> None:
     still = "train: {iterations: 1, batch_size: 4}\noptimizer: {lr: 1.0e-12, weight_decay: 0}\n"
     text = f"name: again\ndata: {{dataset: scenes, crop: [32, 32], workers: 0}}\nstudent:{NETWORK}{still}"
-    distill.run(loads_resolved(text), world.settings(out=tmp_path / "run", init_from=world.folder / "whole"))
+    world.distill(text, out=tmp_path / "run", init_from=world.folder / "whole")
     ours = read_state_dict(tmp_path / "run" / "student.safetensors")
     theirs = read_state_dict(world.folder / "whole" / "student.safetensors")
     name = "head.classifier.weight"
@@ -347,7 +356,9 @@ def test_a_run_can_start_from_another_ones_weights(world: World, tmp_path: Path)
 
 def test_a_recipe_without_a_student_points_to_the_other_command(world: World) -> None:
     with pytest.raises(RecipeError, match="has no student") as caught:
-        distill.run(loads_resolved(TEACHER), world.settings())
+        world.distill(
+            TEACHER,
+        )
     assert "train-teacher" in caught.value.hint
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hwdkit.checkpoints.files import file_digest, read_metadata, read_state_dict
-from hwdkit.engine.networks import ROLE_FILES, load_network
+from hwdkit.engine.networks import NETWORK_FILES, load_network
 from hwdkit.errors import CheckpointError
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.report.render import printable
@@ -149,7 +149,7 @@ def _file_of(path: Path) -> Path:
     """The file that is meant: a run directory stands for the network in it."""
     if not path.is_dir():
         return path
-    inside = [path / name for name in ROLE_FILES.values()]
+    inside = [path / name for name in NETWORK_FILES]
     return next((file for file in inside if file.is_file()), inside[0])
 
 

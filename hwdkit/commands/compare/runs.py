@@ -19,7 +19,6 @@ import torch
 
 from hwdkit.checkpoints.files import file_digest
 from hwdkit.commands.compare.arguments import TEACHER, Given
-from hwdkit.commands.training.command import RESUMABLE_CHANGES
 from hwdkit.engine.networks import load_network
 from hwdkit.engine.rundir import RunDir, training_seconds
 from hwdkit.errors import CheckpointError, HwdkitError, UsageError
@@ -27,7 +26,7 @@ from hwdkit.measure.comparison import Costs
 from hwdkit.measure.profile import count_parameters, true_macs
 from hwdkit.models.segmenter import NetworkSpec
 from hwdkit.recipe.load import loads_resolved
-from hwdkit.recipe.schema import Recipe
+from hwdkit.recipe.schema import RESUMABLE, Recipe
 
 log = logging.getLogger("hwdkit")
 
@@ -83,7 +82,7 @@ class Network:
         if self.recipe is None:
             return f"checkpoint {self.given}"
         content = self.recipe.model_dump(mode="json", exclude={"seed", "summary"})
-        for key in RESUMABLE_CHANGES:
+        for key in RESUMABLE:
             section, _, name = key.partition(".")
             content[section].pop(name)
         sha256 = self.info.get("teacher_sha256")

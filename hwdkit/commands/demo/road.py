@@ -14,8 +14,7 @@ from rich.text import Text
 
 from hwdkit.checkpoints.files import replacing
 from hwdkit.commands import per_class_report, prepare_data
-from hwdkit.commands.training import distill, train_teacher
-from hwdkit.commands.training.run import Settings
+from hwdkit.commands.train.run import train
 from hwdkit.errors import RecipeError
 from hwdkit.measure.types import PerClassReport
 from hwdkit.recipe import load
@@ -68,20 +67,15 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
     log.info("[1/4] drawing street scenes")
     prepare_data.run("scenes", root=data, scenes={"train": budget.train_images, "val": budget.val_images})
     log.info("[2/4] training the teacher")
-    teacher = train_teacher.run(
-        load(TEACHER, overrides=_overrides(seed, budget.teacher_iterations)),
-        Settings(data_root=data, out=out / "runs" / "teacher", cpu=cpu),
-    )
-    seconds = {"teacher": teacher["seconds"]}
+    recipe = load(TEACHER, overrides=_overrides(seed, budget.teacher_iterations))
+    teacher = train(recipe, data_root=data, out=out / "runs" / "teacher", cpu=cpu)
+    seconds = {"teacher": teacher.seconds}
     log.info("[3/4] training the student: alone, with CWD, with HWD")
-    for name, recipe in STUDENTS.items():
-        loaded = load(recipe, overrides=_overrides(seed, budget.student_iterations))
-        result = distill.run(
-            loaded,
-            Settings(data_root=data, out=out / "runs" / name, cpu=cpu),
-            teacher=teacher["run_dir"] if loaded.teacher else None,
-        )
-        seconds[name] = result["seconds"]
+    for name, source in STUDENTS.items():
+        recipe = load(source, overrides=_overrides(seed, budget.student_iterations))
+        if recipe.teacher:
+            recipe = recipe.student_taught(by=str(teacher.run_dir))
+        seconds[name] = train(recipe, data_root=data, out=out / "runs" / name, cpu=cpu).seconds
     log.info("[4/4] comparing them on %d held-out images", budget.val_images)
     report, files = per_class_report.run(
         per_class_report.Options(

@@ -101,8 +101,7 @@ def run(subjects: Subjects, options: Options) -> dict[str, Any]:
         if options.train_step:
             (recipe,) = subjects.recipes
             step = train_step.run(
-                recipe,
-                "teacher" if options.role == "teacher" or recipe.student is None else "student",
+                recipe.teacher_alone() if options.role == "teacher" else recipe,
                 options.classes or described.classes_of(recipe, options.data_root),
                 device=device,
                 warmup=options.warmup,

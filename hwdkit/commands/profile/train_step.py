@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hwdkit.commands.profile import described
-from hwdkit.commands.training.groundwork import Role, resolved
-from hwdkit.commands.training.run import trained_section
+from hwdkit.commands.train.run import COMMANDS
 from hwdkit.distributed import Ranks
 from hwdkit.engine import build
 from hwdkit.engine.networks import Loaded
@@ -25,14 +24,11 @@ BLOCKS = 16
 """Random labels are this many blocks a side: in pixel noise every class is everywhere, as in no image."""
 
 
-def run(
-    recipe: Recipe, role: Role, classes: int, *, device: torch.device, warmup: int, repeats: int
-) -> dict[str, Any]:
-    """Measure a step as `hwdkit distill` (role student) or `hwdkit train-teacher` would take it.
+def run(recipe: Recipe, classes: int, *, device: torch.device, warmup: int, repeats: int) -> dict[str, Any]:
+    """Measure a step as the command that trains the recipe would take it.
 
     Args:
         recipe: its crop, batch, losses, optimizer and `train.amp` are used.
-        role: which network of it is trained.
         classes: C of networks and labels.
         device: where.
         warmup: steps before the clock starts.
@@ -42,17 +38,14 @@ def run(
         JSON-able: `TrainStep.to_dict` and what was measured.
 
     Raises:
-        RecipeError: the recipe trains no such network, or its losses do not fit its networks.
+        RecipeError: its losses do not fit its networks.
         EnvironmentFailure: the device cannot do what the recipe's `train` asks for.
     """
-    section = trained_section(recipe, role)
-    recipe = resolved(recipe, role, None)
     build.require_possible(recipe.train, device)
     ranks = Ranks(0, 1, device)
-    student = described.bare(section, classes)
+    student = described.bare(recipe.network, classes)
     student.check_batch(recipe.train.batch_size // recipe.train.accumulate)
-    distils = role == "student" and build.needs_teacher(recipe)
-    teacher = described.teacher(recipe, classes) if distils else None
+    teacher = described.teacher(recipe, classes) if build.needs_teacher(recipe) else None
     training = build.training(recipe, student, ranks, teacher)
     teach = None
     if teacher is not None:
@@ -67,8 +60,15 @@ def run(
         repeats=repeats,
     )
     height, width = recipe.data.crop
-    about = {"recipe": recipe.name, "role": role, "height": height, "width": width, "amp": recipe.train.amp}
-    return {**about, "device": str(device), **step.to_dict()}
+    return {
+        "recipe": recipe.name,
+        "role": recipe.trains,
+        "height": height,
+        "width": width,
+        "amp": recipe.train.amp,
+        "device": str(device),
+        **step.to_dict(),
+    }
 
 
 def random_batches(recipe: Recipe, classes: int, device: torch.device) -> list[Batch]:
@@ -106,7 +106,7 @@ def render(result: dict[str, Any]) -> Group:
     )
     micro = result["micro_batches"]
     batch = f"{result['batch']} images" + (f" in {micro} micro-batches" if micro > 1 else "")
-    command = "distill" if result["role"] == "student" else "train-teacher"
+    command = COMMANDS[result["role"]]
     return Group(
         Text(
             f"one step of {command} {result['recipe']}: {batch} of {result['height']}x{result['width']}, "
@@ -118,6 +118,6 @@ def render(result: dict[str, Any]) -> Group:
     )
 
 
-def _title(part: dict[str, Any], role: Role) -> str:
+def _title(part: dict[str, Any], role: str) -> str:
     kind = role if part["kind"] == "student" else part["kind"]  # a teacher that is trained is its own student
     return f"{kind} {part['name']}" + (", its own step" if kind == "critic" else "")

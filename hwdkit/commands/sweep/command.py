@@ -28,9 +28,8 @@ from hwdkit.commands.sweep.runs import (
     state,
 )
 from hwdkit.commands.sweep.summary import failure, summarised
-from hwdkit.commands.training import dry_run
-from hwdkit.commands.training.groundwork import Role, prepared_index
-from hwdkit.commands.training.run import Settings
+from hwdkit.commands.train import dry_run
+from hwdkit.commands.train.run import prepared_index
 from hwdkit.errors import HwdkitError, RecipeError, UsageError
 from hwdkit.report.plots.style import Form
 from hwdkit.report.render import printable
@@ -183,11 +182,9 @@ def _require_ready(plan: Plan, todo: Sequence[Job], options: Options) -> None:
 
 def _fits(cells: Sequence[Cell], plan: Plan, options: Options) -> None:
     """Build the first cell of the grid and every line without numbers."""
-    settings = Settings(data_root=options.data_root, cpu=options.launch.cpu)
-    role: Role = "student" if plan.command == "distill" else "teacher"
     firsts = {cell.line: cell for cell in reversed(cells)}
     for cell in reversed(firsts.values()):
-        _, error = dry_run.run(cell.recipe, role, settings)
+        _, error = dry_run.run(cell.recipe, data_root=options.data_root, cpu=options.launch.cpu)
         if error is not None:
             raise error
 

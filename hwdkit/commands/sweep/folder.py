@@ -19,10 +19,7 @@ from hwdkit.engine import build
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import EnvironmentFailure, RecipeError, UsageError
 from hwdkit.recipe.load import differences, dump
-from hwdkit.recipe.schema import Recipe
-
-SAME_WEIGHTS = {"data.workers", "train.log_every", "train.save_every"}
-"""Keys that may differ between two visits to a sweep: they change no weight and no score."""
+from hwdkit.recipe.schema import SAME_SCORES, Recipe
 
 LOCK = ".sweep.lock"
 """A file in every sweep's folder, from its first moment on."""
@@ -100,8 +97,7 @@ def _pinned(cell: Cell, teacher: str | None, known: dict[Path, tuple[str, str]])
         path = load_network(source).path.resolve()
         known[source] = str(path), file_digest(path)
     path_text, sha256 = known[source]
-    pinned = cell.recipe.teacher.model_copy(update={"checkpoint": path_text, "backbone": None})
-    return replace(cell, recipe=cell.recipe.model_copy(update={"teacher": pinned}), teacher_sha256=sha256)
+    return replace(cell, recipe=cell.recipe.student_taught(by=path_text), teacher_sha256=sha256)
 
 
 def require_ours(out: Path) -> None:
@@ -210,7 +206,7 @@ def _require_unchanged(before: Cell, after: Cell, *, where: str, hint: str) -> N
     keys = sorted(
         key
         for key in changed.keys() | gone.keys()
-        if key not in SAME_WEIGHTS and not (before.teacher_sha256 and key.startswith("teacher."))
+        if key not in SAME_SCORES and not (before.teacher_sha256 and key.startswith("teacher."))
     )
     if keys:
         now = ", ".join(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -17,8 +18,6 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from hwdkit.commands.training.groundwork import Role, resolved
-from hwdkit.commands.training.run import Settings, trained_section
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import require_divisible
 from hwdkit.datasets.table import DATASETS, layout_of
@@ -83,14 +82,19 @@ class LossPlan:
 
 
 def run(
-    recipe: Recipe, role: Role, settings: Settings, *, ranks: int = 1
+    recipe: Recipe,
+    *,
+    data_root: Path,
+    out: Path | None = None,
+    init_from: Path | None = None,
+    cpu: bool = False,
+    ranks: int = 1,
 ) -> tuple[dict[str, Any], HwdkitError | None]:
     """Build everything without numbers.
 
     Args:
         recipe: what would be trained.
-        role: which network of it.
-        settings: what the command line adds.
+        data_root, out, init_from, cpu: as in `commands.train.run`.
         ranks: how many processes would share a batch.
 
     Returns:
@@ -99,29 +103,27 @@ def run(
     Raises:
         RecipeError: the networks and losses do not fit each other.
     """
-    section = trained_section(recipe, role)
-    recipe = resolved(recipe, role, None)
+    section = recipe.network
     missing: list[HwdkitError] = []
-    index = _checked(missing, lambda: load_index(settings.data_root / recipe.data.dataset))
+    index = _checked(missing, lambda: load_index(data_root / recipe.data.dataset))
     if index is None and recipe.data.dataset not in DATASETS:
         raise missing[-1]  # nobody else knows how many classes it has
     classes = len((index or layout_of(recipe.data.dataset)).classes)
-    train, out = recipe.train, settings.out
+    train = recipe.train
     _checked(missing, lambda: require_divisible(train.batch_size, world=ranks, accumulate=train.accumulate))
     if out is not None:
-        _checked(missing, lambda: RunDir(out).require_unused(or_unsaved=settings.restart))
-    device = torch.device("cuda" if torch.cuda.is_available() and not settings.cpu else "cpu")
+        _checked(missing, lambda: RunDir(out).require_unused())
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     _checked(missing, lambda: build.require_possible(train, device))
     _checked(missing, lambda: build.pretrained_weights(section))
-    start = settings.init_from
-    if start is not None:
-        _checked(missing, lambda: load_network(start))
+    if init_from is not None:
+        _checked(missing, lambda: load_network(init_from))
     student = _on_meta(section, classes)
     share = train.batch_size // (ranks * train.accumulate)
     if ranks == 1:
         _checked(missing, lambda: student.train().check_batch(share))
     teacher, origin = None, ""
-    if role == "student" and build.needs_teacher(recipe):
+    if build.needs_teacher(recipe):
         loaded = _checked(missing, lambda: load_network(build.teacher_checkpoint(recipe)))
         if loaded and index:
             _checked(missing, lambda: require_classes(loaded, index))
@@ -146,7 +148,7 @@ def run(
         "batch_size": recipe.train.batch_size,
         "iterations": recipe.train.iterations,
         "networks": {
-            role: _network(student, ""),
+            recipe.trains: _network(student, ""),
             **({"teacher": _network(teacher, origin)} if teacher is not None else {}),
         },
         "losses": [asdict(_plan(name, entries[name], loss, outputs)) for name, loss in goal.losses.items()],

@@ -1,0 +1,225 @@
+"""From a recipe to a finished run: the dataset, the networks and the losses are made here, and trained."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from hwdkit.checkpoints.files import file_digest
+from hwdkit.commands import prepare_data
+from hwdkit.data.dataset import SegmentationDataset
+from hwdkit.data.index import FILE_NAME, DatasetIndex, load_index
+from hwdkit.data.stream import eval_pairs, require_divisible
+from hwdkit.datasets.scenes import SCENES
+from hwdkit.datasets.table import DATASETS
+from hwdkit.distributed import Ranks, on_main_rank, started
+from hwdkit.engine import build
+from hwdkit.engine import train as session
+from hwdkit.engine.evaluate import evaluate
+from hwdkit.engine.networks import description, load_network, load_weights, require_classes
+from hwdkit.engine.run import Metrics, Run, Trained, finished
+from hwdkit.engine.rundir import RunDir, default_path
+from hwdkit.models.segmenter import Segmenter
+from hwdkit.recipe.load import digest, dump
+from hwdkit.recipe.schema import Recipe
+from hwdkit.terminal.memory import explained_memory
+from hwdkit.terminal.signals import StopRequest
+
+log = logging.getLogger("hwdkit")
+
+DATA = Path("data")
+COMMANDS = {"student": "distill", "teacher": "train-teacher"}
+"""What a recipe trains -> the command that trains it."""
+
+
+def train(
+    recipe: Recipe,
+    *,
+    data_root: Path = DATA,
+    out: Path | None = None,
+    resume: bool = False,
+    restart: bool = False,
+    init_from: Path | None = None,
+    cpu: bool = False,
+    max_seconds: float | None = None,
+) -> Trained:
+    """Train the network that a recipe trains (`Recipe.trains`) to the end.
+
+    Args:
+        recipe: what is trained, from what, and how.
+        data_root: folder of the prepared datasets.
+        out: run directory; None makes one under ./runs.
+        resume: continue the run that lies in `out`; one that has finished is left alone.
+        restart: a run in `out` that ended before its first checkpoint may be begun again.
+        init_from: checkpoint whose weights the trained network starts from.
+        cpu: do not use a GPU.
+        max_seconds: stop cleanly after this long.
+
+    Raises:
+        HwdkitError: with the exit code that the mistake or the stop deserves.
+    """
+    stop = StopRequest(max_seconds)
+    with started(cpu=cpu) as ranks, explained_memory():
+        folder = RunDir(_same_on_all_ranks(out or default_path(recipe.name), ranks))
+        if resume and (trained := finished(folder)):
+            log.info("%s is finished: nothing to do", folder.path)
+            return trained
+        # What costs nothing to check comes first; preparing a dataset can take minutes.
+        require_divisible(recipe.train.batch_size, world=ranks.world, accumulate=recipe.train.accumulate)
+        if not resume:
+            on_main_rank(lambda: folder.require_unused(or_unsaved=restart))
+        teacher = load_network(build.teacher_checkpoint(recipe)) if build.needs_teacher(recipe) else None
+        index = prepared_index(recipe.data.dataset, data_root)
+        facts: dict[str, Any] = {"teacher": None, "teacher_sha256": None}
+        if teacher:
+            require_classes(teacher, index)
+            facts = {"teacher": str(teacher.path), "teacher_sha256": file_digest(teacher.path)}
+            # The very file: running the kept recipe again repeats this run.
+            recipe = recipe.student_taught(by=str(teacher.path.resolve()))
+
+        _set_determinism(recipe.train.deterministic)
+        torch.manual_seed(recipe.seed)
+        network = build.network(recipe.network, len(index.classes))
+        if init_from:
+            loaded = load_network(init_from)
+            load_weights(network, loaded.model.state_dict(), where=str(loaded.path))
+        training = build.training(recipe, network, ranks, teacher.model if teacher else None)
+        teach = build.teach(recipe, teacher, training.objective, ranks) if teacher else None
+        return session.train(
+            training,
+            lambda step: build.stream(recipe, index, start_step=step, ranks=ranks),
+            teach,
+            plan=build.plan(recipe),
+            run=_run(
+                recipe, network, index, folder=folder, facts=facts, ranks=ranks,
+                resume=resume, restart=restart, data_root=data_root,
+            ),
+            evaluate=lambda student: _evaluation(student, recipe, index, ranks),
+            ranks=ranks,
+            stop=stop,
+        )  # fmt: skip
+
+
+def prepared_index(dataset: str, data_root: Path) -> DatasetIndex:
+    """The dataset's index; one that lies below the data root unprepared is checked and indexed first."""
+
+    def prepare() -> None:
+        missing = not (data_root / dataset / FILE_NAME).is_file()
+        if missing and dataset in DATASETS and dataset != SCENES.name:
+            prepare_data.run(dataset, root=data_root)  # or says where to get it
+
+    on_main_rank(prepare)
+    return load_index(data_root / dataset)
+
+
+def _run(
+    recipe: Recipe,
+    network: Segmenter,
+    index: DatasetIndex,
+    *,
+    folder: RunDir,
+    facts: dict[str, Any],
+    ranks: Ranks,
+    resume: bool,
+    restart: bool,
+    data_root: Path,
+) -> Run:
+    """What the run of a recipe is called, what it says of itself and of its networks."""
+    command, sha256 = COMMANDS[recipe.trains], digest(recipe)
+    more = "" if data_root == DATA else f" --data-root {data_root}"
+
+    def describe(step: int, metrics: Metrics) -> dict[str, Any]:
+        return description(
+            network,
+            index,
+            role=recipe.trains,
+            recipe=recipe.name,
+            recipe_sha256=sha256,
+            step=step,
+            metrics=metrics,
+        )
+
+    def announce() -> None:
+        if index.partial:
+            log.warning("dataset %s is partial: numbers are not comparable", index.name)
+        log.info(_beginning(recipe, len(index.splits[recipe.data.train_split]), ranks))
+        log.info("run directory: %s", folder.path)
+
+    def draw() -> None:
+        from hwdkit.report.plots.curves import curves  # matplotlib, for a finished run only
+
+        folder.write_curves(curves(folder.read_metrics()))
+
+    return Run(
+        name=recipe.name,
+        describe=describe,
+        folder=folder,
+        network_file=f"{recipe.trains}.safetensors",
+        recipe=dump(recipe),
+        facts={
+            "command": command,
+            "recipe": recipe.name,
+            "recipe_sha256": sha256,
+            "dataset": index.name,
+            "dataset_fingerprint": index.fingerprint,
+            "dataset_partial": index.partial,
+            **facts,
+        },
+        resume=resume,
+        restart=restart,
+        keep_evaluated=recipe.train.keep_evaluated,
+        resumed_by=f"hwdkit {command} --resume {folder.path}{more}",
+        on_start=announce,
+        on_end=draw,
+    )
+
+
+def _evaluation(student: Segmenter, recipe: Recipe, index: DatasetIndex, ranks: Ranks) -> Metrics:
+    """The student on the validation split; on every rank the numbers of all."""
+    dataset = SegmentationDataset(index, recipe.data.val_split)
+    pairs = eval_pairs(dataset, rank=ranks.rank, world=ranks.world, workers=recipe.data.workers)
+    # Images of many sizes: searching the fastest kernel for each, or compiling, would cost more than it
+    # gains. And the figures are those of `hwdkit evaluate`, which does neither.
+    stance = torch.compiler.set_stance("force_eager") if recipe.train.compile else nullcontext()
+    searches, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        with stance:
+            result = evaluate(student, pairs, build.protocol(recipe.evaluate), ranks=ranks)
+    finally:
+        torch.backends.cudnn.benchmark = searches
+    return {"miou": result.miou, "macc": result.macc, "pixel_accuracy": result.pixel_accuracy}
+
+
+def _beginning(recipe: Recipe, images: int, ranks: Ranks) -> str:
+    """What is trained, on how much, by whom."""
+    batch, iterations = recipe.train.batch_size, recipe.train.iterations
+    work = f"training the {recipe.trains}"
+    if recipe.student is not None and recipe.teacher is not None and recipe.teacher.checkpoint is not None:
+        work = f"distilling from {recipe.teacher.checkpoint}"
+    epochs = iterations * batch / images
+    where = f"on {ranks.device}"
+    if ranks.world > 1:
+        where = f"{ranks.world} processes of {batch // ranks.world} {where}"
+    return (
+        f"{recipe.name}: {work} on {recipe.data.dataset}, {iterations} iterations of {batch} images "
+        f"({epochs:.1f} epochs of {images}), {where}"
+    )
+
+
+def _set_determinism(mode: str) -> None:
+    """Apply a recipe's `train.deterministic` to this process."""
+    torch.use_deterministic_algorithms(mode != "off", warn_only=mode == "warn")
+    torch.backends.cudnn.benchmark = mode == "off"
+
+
+def _same_on_all_ranks(path: Path, ranks: Ranks) -> Path:
+    """The main rank's path: its name may have been drawn."""
+    box = [str(path)]
+    if ranks.world > 1:
+        dist.broadcast_object_list(box)
+    return Path(box[0])

@@ -1,1 +1,0 @@
-"""hwdkit train-teacher and distill: one run, from recipe to run directory."""
