@@ -16,23 +16,24 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a submodule, or a public name from its home (PEP 562)."""
+    """Import a submodule, or a public name (PEP 562)."""
     from importlib import import_module
     from importlib.util import find_spec
 
-    if name.startswith("_"):
-        raise AttributeError(f"module 'hwdkit' has no attribute {name!r}")
-    if find_spec(f"hwdkit.{name}"):
-        return import_module(f"hwdkit.{name}")
-    for home in ("hwdkit.api", "hwdkit.losses"):
-        module = import_module(home)
-        if name in module.__all__:
-            return getattr(module, name)
+    if not name.startswith("_"):
+        if find_spec(f"hwdkit.{name}"):
+            return import_module(f"hwdkit.{name}")
+        if name in (public := _public()):
+            return public[name]
     raise AttributeError(f"module 'hwdkit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    from importlib import import_module
+    return ["__version__", "losses", *sorted(_public())]
 
-    public = (import_module(home).__all__ for home in ("hwdkit.api", "hwdkit.losses"))
-    return sorted({"__version__", *(name for names in public for name in names)})
+
+def _public() -> dict[str, Any]:
+    from hwdkit import api, losses
+
+    functions = {name: getattr(api, name) for name in api.__all__}
+    return functions | {loss.__name__: loss for loss in (losses.Loss, *losses.LOSSES.values())}

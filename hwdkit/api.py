@@ -18,19 +18,20 @@ from hwdkit.commands.train import run as recipes
 from hwdkit.data.iterables import Reader, pairs, training_batches
 from hwdkit.distributed import Ranks, started
 from hwdkit.engine import build
-from hwdkit.engine import train as runs
 from hwdkit.engine.evaluate import Evaluation, Protocol
 from hwdkit.engine.evaluate import evaluate as evaluate_network
-from hwdkit.engine.networks import description, load_network, load_weights, network_in
+from hwdkit.engine.networks import load_network, load_weights, network_in, self_description
 from hwdkit.engine.objectives import Objective, frozen_teacher
+from hwdkit.engine.run import Run, Trained, finished
 from hwdkit.engine.rundir import RunDir
-from hwdkit.engine.train import Trained
+from hwdkit.engine.train import train as train_run
 from hwdkit.errors import RecipeError
 from hwdkit.losses import Loss
 from hwdkit.models.adapted import adapt
 from hwdkit.models.network import Network
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe import settings as written
+from hwdkit.recipe.load import in_line
 from hwdkit.recipe.load import load as load_recipe
 
 __all__ = ["Evaluation", "Protocol", "Trained", "adapt", "distill", "evaluate", "fit", "load"]
@@ -102,7 +103,7 @@ def fit(
     folder = RunDir(Path(out)) if out is not None else None
     text = written.dump(given, {name: (type(loss).__name__, loss.factor) for name, loss in losses.items()})
     if folder and resume:
-        if trained := runs.finished(folder):
+        if trained := finished(folder):
             log.info("%s is finished: nothing to do", folder.path)
             return trained
         written.require_same(folder.recipe, text)
@@ -112,7 +113,8 @@ def fit(
     with started(cpu=cpu) as ranks, _plain_log():
         torch.manual_seed(seed)
         objective = Objective(student, losses)
-        training = build.training(objective, given.optimizer, given.train, ranks)
+        build.require_possible(given.train, ranks.device)
+        training = build.optimised(objective, given, ranks)
 
         def stream(step: int) -> Any:
             return training_batches(
@@ -135,12 +137,12 @@ def fit(
                 amp=build.amp_type(given.train.amp),
                 aux=objective.reads_teacher_aux,
             )
-        return runs.train(
+        return train_run(
             training,
             stream,
             teach,
-            plan=build.plan(given.optimizer, given.train, seed=seed),
-            run=runs.Run(
+            plan=build.plan(given),
+            run=Run(
                 name=folder.path.name if folder else type(student).__name__,
                 describe=_describe(student, classes, name=folder.path.name if folder else ""),
                 folder=folder,
@@ -210,9 +212,7 @@ def distill(
     changes = dict(overrides or {})
     if iterations is not None:
         changes["train.iterations"] = iterations
-    loaded = load_recipe(
-        recipe, overrides=[f"{key}={written.spell(value)}" for key, value in changes.items()]
-    )
+    loaded = load_recipe(recipe, overrides=[f"{key}={in_line(value)}" for key, value in changes.items()])
     by = str(teacher) if teacher is not None else None
     with _plain_log():
         return recipes.train(
@@ -301,10 +301,11 @@ def _describe(student: Network, classes: Sequence[str] | None, *, name: str) -> 
     if len(names) != student.classes:
         raise RecipeError(f"classes names {len(names)}, but the student has {student.classes}")
 
+    palette = [[(37 * i) % 256, (91 * i) % 256, (151 * i) % 256] for i in range(student.classes)]
+
     def describe(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        return description(
-            student, classes=names, role="student", recipe=name, step=step, metrics=dict(metrics)
-        )
+        about = {"classes": list(names), "palette": palette, "dataset": name or "none", "role": "student"}
+        return {**self_description(student), **about, "recipe": name, "step": step, "metrics": dict(metrics)}
 
     return describe
 

@@ -8,7 +8,7 @@ resumes.
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -187,7 +187,7 @@ def _of_iterable(
     data: Iterable[Any], reader: Reader, *, seed: int, skipped: int, accumulate: int
 ) -> Generator[list[Batch], None, None]:
     epoch = 0
-    if hasattr(data, "__len__") and len(data):
+    if isinstance(data, Sized) and len(data):
         epoch, skipped = divmod(skipped, len(data))
     step: list[Batch] = []
     while True:
@@ -241,7 +241,7 @@ def _random_numbers(seed: int, number: int) -> Iterator[None]:
     """Seed torch, numpy and Python by (seed, number), and give them their states back afterwards."""
     outside = _state()
     words = np.random.SeedSequence(seed, spawn_key=(2, number)).generate_state(2, np.uint32)
-    torch.random.default_generator.manual_seed(int(words[0]) << 32 | int(words[1]))
+    torch.default_generator.manual_seed(int(words[0]) << 32 | int(words[1]))
     np.random.seed(words)
     random.seed(int(words[1]) << 32 | int(words[0]))
     try:

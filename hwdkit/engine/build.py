@@ -29,14 +29,17 @@ from hwdkit.losses.features import LOGITS
 from hwdkit.models.backbone import default_contract
 from hwdkit.models.contract import InputContract
 from hwdkit.models.folding import fold_batch_norm
+from hwdkit.models.network import Network
 from hwdkit.models.segmenter import NetworkSpec, Segmenter, convert_sync_batchnorm
 from hwdkit.models.segmenter import build as build_segmenter
+from hwdkit.recipe import schema
 from hwdkit.recipe.losses import LossOptions
-from hwdkit.recipe.schema import Evaluate, Network, Recipe, Train
+from hwdkit.recipe.schema import Evaluate, Recipe, Train
+from hwdkit.recipe.settings import Settings
 from hwdkit.types import Batch
 
 
-def network(section: Network, classes: int) -> Segmenter:
+def network(section: schema.Network, classes: int) -> Segmenter:
     """A network as a recipe describes it, with ImageNet weights if it asks for them."""
     if section.input is not None:
         contract = InputContract(**section.input.model_dump(), align_corners=section.align_corners)
@@ -55,7 +58,7 @@ def network(section: Network, classes: int) -> Segmenter:
     return build_segmenter(spec, pretrained=pretrained_weights(section))
 
 
-def pretrained_weights(section: Network) -> bool | dict[str, Tensor]:
+def pretrained_weights(section: schema.Network) -> bool | dict[str, Tensor]:
     """What a recipe's `pretrained` asks for: timm's own weights or not, or the content of a file.
 
     Raises:
@@ -93,7 +96,7 @@ def teacher_checkpoint(recipe: Recipe) -> Path:
     )
 
 
-def objective(recipe: Recipe, student: Segmenter, teacher: Segmenter | None = None) -> Objective:
+def objective(recipe: Recipe, student: Network, teacher: Network | None = None) -> Objective:
     """The student with every loss whose weight is not zero.
 
     Args:
@@ -126,14 +129,14 @@ def objective(recipe: Recipe, student: Segmenter, teacher: Segmenter | None = No
     return Objective(student, losses, {name: entry.weight for name, entry in entries.items()}, ramps)
 
 
-def _loss(entry: LossOptions, student: Segmenter, teacher: Segmenter | None, *, micro_batches: int) -> Loss:
+def _loss(entry: LossOptions, student: Network, teacher: Network | None, *, micro_batches: int) -> Loss:
     """One loss, told of networks and training whatever its constructor asks for by name."""
     options = entry.constructor_options()
     tap = options.get("tap", LOGITS)
     facts: dict[str, object] = {
-        "align_corners": student.contract.align_corners,
+        "align_corners": student.align_corners,
         "micro_batches": micro_batches,
-        "classes": student.spec.classes,
+        "classes": student.classes,
         "student_channels": _channels(student, tap),
     }
     if teacher is not None:
@@ -142,22 +145,26 @@ def _loss(entry: LossOptions, student: Segmenter, teacher: Segmenter | None, *, 
     loss = LOSSES[entry.loss](**options, **{key: value for key, value in facts.items() if key in wanted})
     if loss.reads_teacher_aux:
         for role, network in (("student", student), ("teacher", teacher)):
-            if network is not None and network.aux_head is None:
+            if network is not None and not network.has_aux:
                 raise ValueError(f"aux_weight compares auxiliary heads; the {role} has none")
     return loss
 
 
-def _channels(network: Segmenter, tap: object) -> int:
+def _channels(network: Network, tap: object) -> int:
     if tap == LOGITS:
-        return network.spec.classes
+        return network.classes
     network.check_taps([str(tap)])
     return network.tap_channels[str(tap)]
 
 
-def training(recipe: Recipe, student: Segmenter, ranks: Ranks, teacher: Segmenter | None = None) -> Training:
+def training(recipe: Recipe, student: Network, ranks: Ranks, teacher: Network | None = None) -> Training:
     """The student, its losses and its optimizer on this rank's device."""
     require_possible(recipe.train, ranks.device)
-    goal = objective(recipe, student, teacher)
+    return optimised(objective(recipe, student, teacher), recipe, ranks)
+
+
+def optimised(goal: Objective, recipe: Recipe | Settings, ranks: Ranks) -> Training:
+    """An objective and its optimizer on this rank's device."""
     if ranks.world > 1:
         # The losses' projectors too: their statistics must not drift apart between ranks.
         shared = convert_sync_batchnorm if ranks.device.type == "cuda" else sync_batchnorm_on_cpu
@@ -211,12 +218,11 @@ def _freeze_unused(goal: Objective) -> None:
     reads_logits = any(loss.reads_logits for loss in losses)
     device = next(student.parameters()).device
     mode = student.training
-    image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device)
-    output = student.eval()(image, goal.taps, aux=reads_aux)
+    output = student.eval()(student.blank(device), goal.taps, aux=reads_aux)
     student.train(mode)
     maps = [output.logits if reads_logits else None, output.aux, *output.taps.values()]
     reached = torch.stack([tensor.sum() for tensor in maps if tensor is not None]).sum()
-    parameters = list(student.parameters())
+    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     for parameter, gradient in zip(
         parameters, torch.autograd.grad(reached, parameters, allow_unused=True), strict=True
     ):
@@ -240,7 +246,7 @@ def amp_type(name: str) -> torch.dtype | None:
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
-def plan(recipe: Recipe) -> Plan:
+def plan(recipe: Recipe | Settings) -> Plan:
     """How long, how fast and how often, for `fit`."""
     train, settings = recipe.train, recipe.optimizer
     return Plan(

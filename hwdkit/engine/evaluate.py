@@ -14,7 +14,7 @@ from hwdkit.distributed import Ranks, sum_over_ranks
 from hwdkit.errors import RecipeError
 from hwdkit.kernels.bilinear_argmax import upsampled_argmax
 from hwdkit.metrics import Absent, ConfusionMatrix
-from hwdkit.models.segmenter import Segmenter
+from hwdkit.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Protocol:
             )
 
 
-def predict(model: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
+def predict(model: Network, image: Tensor, protocol: Protocol) -> Tensor:
     """Class map of one image.
 
     Args:
@@ -69,11 +69,11 @@ def predict(model: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
     if protocol.mode == "whole" and protocol.scales == (1.0,) and not protocol.flip:
         logits = model(image[None]).logits[0]
         size = (image.shape[-2], image.shape[-1])
-        return upsampled_argmax(logits, size, align_corners=model.contract.align_corners)
+        return upsampled_argmax(logits, size, align_corners=model.align_corners)
     return image_logits(model, image, protocol).argmax(0)
 
 
-def image_logits(model: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
+def image_logits(model: Network, image: Tensor, protocol: Protocol) -> Tensor:
     """Logits of one image at its full size: (C, H, W) float32, summed over scales and flips."""
     size = (image.shape[-2], image.shape[-1])
     total: Tensor | None = None
@@ -99,11 +99,11 @@ def _resize(image: Tensor, scale: float) -> Tensor:
     return F.interpolate(image[None].float(), size, mode="bilinear", align_corners=False)[0]
 
 
-def _slide(model: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
+def _slide(model: Network, image: Tensor, protocol: Protocol) -> Tensor:
     """Mean of the windows' logits, (1, C, H, W); the last window of a row or column is shifted inside."""
     height, width = image.shape[-2:]
     window = (min(protocol.window[0], height), min(protocol.window[1], width))
-    total = image.new_zeros(1, model.spec.classes, height, width, dtype=torch.float32)
+    total = image.new_zeros(1, model.classes, height, width, dtype=torch.float32)
     counts = image.new_zeros(1, 1, height, width, dtype=torch.float32)
     for top in _starts(height, window[0], protocol.stride[0]):
         for left in _starts(width, window[1], protocol.stride[1]):
@@ -149,7 +149,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: Segmenter,
+    model: Network,
     pairs: Iterable[tuple[int, Tensor, Tensor]],
     protocol: Protocol,
     *,
@@ -166,7 +166,7 @@ def evaluate(
         on_image: called with (index, class map on the device) after each image.
     """
     model.eval()
-    matrix = ConfusionMatrix(model.spec.classes, ranks.device)
+    matrix = ConfusionMatrix(model.classes, ranks.device)
     images = torch.zeros((), dtype=torch.int64, device=ranks.device)
     for index, image, label in pairs:
         image, label = image.to(ranks.device, non_blocking=True), label.to(ranks.device, non_blocking=True)

@@ -14,11 +14,15 @@ from hwdkit.checkpoints.files import load_model
 from hwdkit.data.index import DatasetIndex
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import CheckpointError, RecipeError
+from hwdkit.models.network import Network
 from hwdkit.models.segmenter import NetworkSpec, Segmenter
 from hwdkit.models.segmenter import build as build_segmenter
 
 NETWORK_FILES = ("student.safetensors", "teacher.safetensors")
 """What a finished run calls its network, after what it trains."""
+
+ADAPTED = "module"
+"""Key of a description whose network is somebody else's module, which no file can rebuild."""
 
 FORMAT = 1
 """Version of the description inside a checkpoint."""
@@ -56,6 +60,12 @@ def load_network(path: Path) -> Loaded:
             f"its description has format {metadata.get('format')!r}, this hwdkit reads {FORMAT}",
             where=str(path),
             hint="use the hwdkit that wrote it",
+        )
+    if isinstance(metadata.get("network"), dict) and ADAPTED in metadata["network"]:
+        raise CheckpointError(
+            f"holds the weights of your own module {metadata['network'][ADAPTED]}, no network of hwdkit",
+            where=str(path),
+            hint="in Python: hwdkit.load(path, into=module)",
         )
     try:
         spec = NetworkSpec.from_dict(metadata["network"])
@@ -170,7 +180,7 @@ def require_classes(loaded: Loaded, index: DatasetIndex) -> None:
     )
 
 
-def description(model: Segmenter, index: DatasetIndex, **facts: Any) -> dict[str, Any]:
+def description(model: Network, index: DatasetIndex, **facts: Any) -> dict[str, Any]:
     """What a checkpoint says about itself, so that evaluating it needs no recipe.
 
     Args:
@@ -179,12 +189,16 @@ def description(model: Segmenter, index: DatasetIndex, **facts: Any) -> dict[str
         facts: role, recipe, recipe_sha256, step, metrics: JSON-able.
     """
     return {
-        "format": FORMAT,
-        "hwdkit": __version__,
-        "network": model.spec.to_dict(),
+        **self_description(model),
         "classes": list(index.classes),
         "palette": [list(colour) for colour in index.palette],
         "dataset": index.name,
         "dataset_fingerprint": index.fingerprint,
         **facts,
     }
+
+
+def self_description(model: Network) -> dict[str, Any]:
+    """The part of `description` that is about the network alone."""
+    spec = model.spec.to_dict() if isinstance(model, Segmenter) else {ADAPTED: model.name}
+    return {"format": FORMAT, "hwdkit": __version__, "network": spec}

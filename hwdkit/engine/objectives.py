@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hwdkit.losses.base import Loss, resized
-from hwdkit.models.segmenter import Segmenter
+from hwdkit.models.network import Network
 from hwdkit.types import Batch, SegOutput
 
 Teach = Callable[[Tensor], SegOutput]
@@ -30,7 +30,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        student: Segmenter,
+        student: Network,
         losses: Mapping[str, Loss],
         weights: Mapping[str, float] | None = None,
         ramps: Mapping[str, Ramp] | None = None,
@@ -100,7 +100,7 @@ class Objective(nn.Module):
 
     def _resized(self, teacher: Tensor, student: Tensor) -> Tensor:
         """A map of the teacher at the size of the student's, stretched as the student's own are."""
-        return resized(teacher, student, align_corners=self.student.contract.align_corners)
+        return resized(teacher, student, align_corners=self.student.align_corners)
 
 
 def ramp(*, warmup: float, decay: float) -> Ramp:
@@ -117,7 +117,7 @@ def ramp(*, warmup: float, decay: float) -> Ramp:
 
 
 def frozen_teacher(
-    teacher: Segmenter, *, taps: tuple[str, ...], amp: torch.dtype | None, aux: bool = False
+    teacher: Network, *, taps: tuple[str, ...], amp: torch.dtype | None, aux: bool = False
 ) -> Teach:
     """Close over a frozen network, so that it is in no checkpoint, no DDP bucket and no optimizer group.
 

@@ -29,7 +29,7 @@ from hwdkit.engine.run import Metrics, Run, Trained
 from hwdkit.engine.rundir import RunDir
 from hwdkit.engine.scalars import Scalars
 from hwdkit.errors import CheckpointError, DataError, HwdkitError
-from hwdkit.models.segmenter import Segmenter
+from hwdkit.models.network import Network
 from hwdkit.terminal import console
 from hwdkit.terminal.memory import explained_memory
 from hwdkit.terminal.signals import StopRequest
@@ -51,7 +51,7 @@ def train(
     *,
     plan: Plan,
     run: Run,
-    evaluate: Callable[[Segmenter], Metrics] | None = None,
+    evaluate: Callable[[Network], Metrics] | None = None,
     ranks: Ranks,
     stop: StopRequest | None = None,
 ) -> Trained:
@@ -94,7 +94,7 @@ class _Session:
     training: Training
     plan: Plan
     run: Run
-    evaluate: Callable[[Segmenter], Metrics] | None
+    evaluate: Callable[[Network], Metrics] | None
     ranks: Ranks
     stop: StopRequest
     best: Metrics = field(default_factory=dict)

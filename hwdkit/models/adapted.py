@@ -42,8 +42,8 @@ class Adapted(Network):
             self.register_buffer("pixel_mean", mean, persistent=False)
             self.register_buffer("pixel_std", std, persistent=False)
         self._has_aux = False
-        self.register_state_dict_post_hook(_without_prefix)
-        self.register_load_state_dict_pre_hook(_with_prefix)
+        self.register_state_dict_post_hook(_without_prefix)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
 
     @property
     def has_aux(self) -> bool:
@@ -130,14 +130,11 @@ def adapt(
         raise ValueError(f"taps name no submodule of {network.name}: {', '.join(missing)}")
     parameter = next(module.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
-    image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device)
-    if contract is None:
-        image = image.float()
     network.tap_channels = dict.fromkeys(network.sources, 0)
     modes = {part: part.training for part in network.modules()}
     network.eval().to(device)
     with torch.no_grad():
-        output = network(image, tuple(network.sources), aux=True)
+        output = network(network.blank(device), tuple(network.sources), aux=True)
     for part, mode in modes.items():
         part.training = mode
     network.tap_channels = {tap: output.taps[tap].shape[1] for tap in network.sources}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hwdkit.models.contract import InputContract
 from hwdkit.types import SegOutput
 
 
@@ -17,12 +19,15 @@ class Network(nn.Module):
         classes: C, channels of the logits.
         align_corners: convention of every bilinear resize of the logits.
         tap_channels: name -> channels of the intermediate maps that `forward` can hand out.
+        name: how messages call it.
+        contract: how it normalises uint8 RGB images; None: images are taken as they come.
     """
 
     classes: int
     align_corners: bool
     tap_channels: Mapping[str, int]
-    name: str = "the network"
+    name: str
+    contract: InputContract | None
 
     def forward(self, image: Tensor, taps: Sequence[str] = (), *, aux: bool | None = None) -> SegOutput:
         """Segment a batch.
@@ -38,6 +43,11 @@ class Network(nn.Module):
     def has_aux(self) -> bool:
         """Whether there is an auxiliary head."""
         raise NotImplementedError
+
+    def blank(self, device: torch.device | None = None) -> Tensor:
+        """A black image of 64x64 pixels, (1, 3, 64, 64), such as this network takes."""
+        dtype = torch.float32 if self.contract is None else torch.uint8
+        return torch.zeros(1, 3, 64, 64, dtype=dtype, device=device)
 
     def upsample(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Resize (N, C, h, w) logits bilinearly to `size` = (H, W), with this network's align_corners."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import timm
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwdkit.distributed import GlooSyncBatchNorm
@@ -22,6 +21,7 @@ from hwdkit.models.backbone import create_backbone, default_contract, feature_ma
 from hwdkit.models.contract import InputContract
 from hwdkit.models.deeplabv3 import DeepLabV3Head
 from hwdkit.models.fcn import FCNHead
+from hwdkit.models.network import Network
 from hwdkit.models.pspnet import PSPHead
 from hwdkit.models.segformer import SegFormerHead
 from hwdkit.models.upernet import UPerNetHead
@@ -107,7 +107,7 @@ class NetworkSpec:
         return cls(**{**values, "input": InputContract.from_dict(contract) if contract else None})
 
 
-class Segmenter(nn.Module):
+class Segmenter(Network):
     """Segment uint8 RGB images; normalisation is the network's own business.
 
     Use `build`. Attributes: `spec` (its `input` filled in), `contract`, `backbone`, `head`, `aux_head` (or
@@ -119,10 +119,13 @@ class Segmenter(nn.Module):
         contract: how the pixels are normalised.
     """
 
+    contract: InputContract
+
     def __init__(self, spec: NetworkSpec, backbone: nn.Module, contract: InputContract) -> None:
         super().__init__()
         self.spec = dataclasses.replace(spec, input=contract)
         self.contract = contract
+        self.name, self.classes, self.align_corners = spec.backbone, spec.classes, contract.align_corners
         channels = stage_channels(backbone)
         self.tap_names = (*channels, "embedding")
         if spec.aux and "stage3" not in channels:
@@ -141,6 +144,10 @@ class Segmenter(nn.Module):
         mean, std = contract.pixel_statistics()
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
+
+    @property
+    def has_aux(self) -> bool:
+        return self.aux_head is not None
 
     def forward(self, image: Tensor, taps: Sequence[str] = (), *, aux: bool | None = None) -> SegOutput:
         """Segment a batch.
@@ -174,18 +181,6 @@ class Segmenter(nn.Module):
         wanted = self.training if aux is None else aux
         aux_logits = self.aux_head(stages[:-1])[0] if self.aux_head is not None and wanted else None
         return SegOutput(logits, aux_logits, {name: maps[name] for name in taps})
-
-    def upsample(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        """Resize (N, C, h, w) logits bilinearly to `size` = (H, W), with the contract's align_corners."""
-        return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=self.contract.align_corners)
-
-    def check_taps(self, names: Sequence[str]) -> None:
-        """Raise a ValueError that lists the valid taps unless all of `names` are."""
-        unknown = [name for name in names if name not in self.tap_names]
-        if unknown:
-            raise ValueError(
-                f"unknown tap {', '.join(unknown)}; {self.spec.backbone} has {', '.join(self.tap_names)}"
-            )
 
     def check_batch(self, images: int) -> None:
         """Raise a RecipeError if so few images cannot be trained on: batch norm of a pooled map needs two."""

@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import reduce
 
 from hwdkit.errors import RecipeError
-from hwdkit.recipe.complaints import LOSS_OPTIONS
 from hwdkit.recipe.find import did_you_mean
+from hwdkit.recipe.losses import LOSS_OPTIONS
 from hwdkit.recipe.written import Written, merge
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hwdkit.recipe.complaints import LOSS_OPTIONS
+from hwdkit.recipe.losses import LOSS_OPTIONS
 from hwdkit.recipe.schema import Recipe
 
 

@@ -57,14 +57,21 @@ def loads_resolved(text: str, *, source: str = "recipe", overrides: Sequence[str
 
 def dump(recipe: Recipe) -> str:
     """The complete recipe as YAML, every default spelled out; `load` of it gives an equal recipe."""
-    return yaml.dump(
-        recipe.model_dump(),
-        Dumper=_Dumper,
-        sort_keys=False,
-        default_flow_style=False,
-        allow_unicode=True,
-        width=110,
+    return to_yaml(recipe.model_dump())
+
+
+def to_yaml(values: Any) -> str:
+    """Plain values as the YAML of recipes."""
+    text: str = yaml.dump(
+        values, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=110
     )
+    return text
+
+
+def in_line(value: Any) -> str:
+    """A plain value as `--set` reads it."""
+    text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=True)
+    return text.removesuffix("\n...\n").strip()
 
 
 def digest(recipe: Recipe) -> str:
@@ -77,20 +84,21 @@ def differences(before: Recipe, after: Recipe) -> dict[str, str]:
 
     A section that `before` does not have at all (None) is not compared.
     """
-    old, new = _leaves(before.model_dump()), _leaves(after.model_dump())
+    old, new = leaves(before.model_dump()), leaves(after.model_dump())
     absent = tuple(f"{key}." for key, value in old.items() if value is None)
     return {
-        key: yaml.dump(value, Dumper=_Dumper, default_flow_style=True).removesuffix("\n...\n").strip()
+        key: in_line(value)
         for key, value in new.items()
         if not key.startswith(absent) and (key not in old or old[key] != value)
     }
 
 
-def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of nested mappings."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            found |= _leaves(value, f"{prefix}{key}.")
+            found |= leaves(value, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = value
     return found
@@ -205,18 +213,19 @@ def _with_overrides(root: Written, overrides: Sequence[str]) -> Written:
             value = parse(text, file=place.file)
         except RecipeError as error:
             raise RecipeError(error.message, where=place.file) from None  # a line number says nothing here
-        nested = _placed(value.plain() if value else None, place)
+        nested = written_at(value.plain() if value else None, place)
         for part in reversed(parts):
             nested = Written({part: nested}, place)
         root = layer(root, nested)
     return root
 
 
-def _placed(value: Any, place: Place) -> Written:
+def written_at(value: Any, place: Place) -> Written:
+    """Plain values as if all of them were written in one place."""
     if isinstance(value, dict):
-        return Written({key: _placed(child, place) for key, child in value.items()}, place)
+        return Written({key: written_at(child, place) for key, child in value.items()}, place)
     if isinstance(value, list):
-        return Written([_placed(child, place) for child in value], place)
+        return Written([written_at(child, place) for child in value], place)
     return Written(value, place)
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from hwdkit.errors import CheckpointError, RecipeError
 from hwdkit.recipe.complaints import explain
-from hwdkit.recipe.load import to_yaml, written_at
+from hwdkit.recipe.load import leaves, to_yaml, written_at
 from hwdkit.recipe.schema import RESUMABLE, Optimizer, Section, Train
 from hwdkit.recipe.written import Place
 
@@ -63,7 +63,7 @@ def require_same(kept: Path, text: str) -> None:
     """
     if not kept.is_file():
         raise CheckpointError("no run to resume: recipe.yaml is missing", where=str(kept.parent))
-    before, after = _leaves(yaml.safe_load(kept.read_text())), _leaves(yaml.safe_load(text))
+    before, after = leaves(yaml.safe_load(kept.read_text())), leaves(yaml.safe_load(text))
     keys = sorted(before.keys() | after.keys())
     changed = [key for key in keys if key not in RESUMABLE and before.get(key) != after.get(key)]
     if changed:
@@ -72,13 +72,3 @@ def require_same(kept: Path, text: str) -> None:
             where=str(kept.parent),
             hint="call hwdkit.fit with the same arguments as before, or with another out=",
         )
-
-
-def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix.removesuffix("."): values}
-    return {
-        key: leaf
-        for name, value in values.items()
-        for key, leaf in _leaves(value, f"{prefix}{name}.").items()
-    }

@@ -24,6 +24,7 @@ from hwdkit.engine.evaluate import evaluate
 from hwdkit.engine.networks import description, load_network, load_weights, require_classes
 from hwdkit.engine.run import Metrics, Run, Trained, finished
 from hwdkit.engine.rundir import RunDir, default_path
+from hwdkit.models.network import Network
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.load import digest, dump
 from hwdkit.recipe.schema import Recipe
@@ -179,7 +180,7 @@ def _run(
     )
 
 
-def _evaluation(student: Segmenter, recipe: Recipe, index: DatasetIndex, ranks: Ranks) -> Metrics:
+def _evaluation(student: Network, recipe: Recipe, index: DatasetIndex, ranks: Ranks) -> Metrics:
     """The student on the validation split; on every rank the numbers of all."""
     dataset = SegmentationDataset(index, recipe.data.val_split)
     pairs = eval_pairs(dataset, rank=ranks.rank, world=ranks.world, workers=recipe.data.workers)
