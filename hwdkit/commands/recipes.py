@@ -78,8 +78,6 @@ def render_list(rows: list[dict[str, Any]]) -> Table:
         about = f"not valid: {row['error']}" if row.get("error") else row["summary"]
         # A file's brackets are not markup.
         table.add_row(*map(Text, (row["name"], row["losses"], _number(row["miou"], row["measured"]), about)))
-    if any(row["measured"] for row in rows):
-        table.caption, table.caption_justify = "mIoU: published, * measured here", "left"
     return table
 
 
