@@ -47,7 +47,6 @@ OLD = {
     "profile": "hwdkit.cli.profile",
     "predict": "hwdkit.cli.predict",
     "export": "hwdkit.cli.export",
-    "checkpoint": "hwdkit.cli.checkpoint",
     "recipes": "hwdkit.cli.recipes",
     "doctor": "hwdkit.cli.doctor",
 }

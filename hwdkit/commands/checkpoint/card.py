@@ -6,47 +6,32 @@ Only facts that a file holds: which files may speak is `card_sources.py`, how a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hwdkit.checkpoints.files import file_digest, replacing
+from hwdkit.commands.checkpoint import Card as CardOptions
 from hwdkit.commands.checkpoint.card_sources import evaluated, is_number, run_of, while_training
-from hwdkit.commands.checkpoint.command import parameters, title
+from hwdkit.commands.checkpoint.contents import parameters, title
 from hwdkit.commands.checkpoint.strip import without_paths
 from hwdkit.datasets.table import DATASETS
 from hwdkit.engine.networks import Loaded, load_network
 from hwdkit.recipe.schema import Recipe
 from hwdkit.report.card import Card, front_matter
 from hwdkit.report.card import render as render_card
-from hwdkit.terminal import paths
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit checkpoint card --help`."""
-
-    out: Path | None = None
-    repo_id: str = ""
-    licence: str = ""
-    evaluation: Path | None = None
-    run: Path | None = None
-
-
-def run(path: Path, options: Options) -> dict[str, Any]:
+def run(options: CardOptions) -> dict[str, Any]:
     """Describe a checkpoint in Markdown, and write it where that is asked for.
 
     Returns:
         JSON-able: the card, its front matter, and where it was written (None: nowhere).
 
     Raises:
-        UsageError: the output exists or cannot be named so.
         CheckpointError: the checkpoint is damaged.
         DataError: the evaluation is not one, or of another file; the run that is named trained another.
     """
-    if options.out is not None:
-        paths.require_new_file("--out", options.out, suffix=".md")
-    loaded = load_network(path)
+    loaded = load_network(options.file)
     card = gather(loaded, options)
     text = render_card(card)
     if options.out is not None:
@@ -65,11 +50,11 @@ def render(result: dict[str, Any]) -> str:
     return f"{result['written']}: written" if result["written"] else str(result["card"])
 
 
-def gather(loaded: Loaded, options: Options) -> Card:
+def gather(loaded: Loaded, options: CardOptions) -> Card:
     """Bring together what the files say."""
     metadata, _ = without_paths(loaded.metadata)
     digest = file_digest(loaded.path)
-    recipe, info = run_of(options.run, loaded.path.parent, metadata.get("recipe_sha256"))
+    recipe, info = run_of(options.trained_by, loaded.path.parent, metadata.get("recipe_sha256"))
     name = str(metadata.get("recipe") or loaded.path.stem)
     layout = DATASETS.get(str(metadata["dataset"]))
     own = layout is None or layout.classes != loaded.classes
@@ -92,8 +77,8 @@ def gather(loaded: Loaded, options: Options) -> Card:
         else (),
         scores=tuple(one for one in scores if one),
         limits=_limits(metadata, info, "" if own or layout is None else layout.licence),
-        licence=options.licence,
-        repo_id=options.repo_id,
+        licence=options.licence or "",
+        repo_id=options.repo_id or "",
     )
 
 
