@@ -20,7 +20,7 @@ from hwdkit.errors import EnvironmentFailure, RecipeError, UsageError
 from hwdkit.recipe.load import differences, dump
 from hwdkit.recipe.schema import Recipe
 
-SAME_WEIGHTS = {"data.workers", "train.log_every", "train.save_every"}
+SAME_WEIGHTS = {"summary", "data.workers", "train.log_every", "train.save_every"}
 """Keys that may differ between two visits to a sweep: they change no weight and no score."""
 
 LOCK = ".sweep.lock"
