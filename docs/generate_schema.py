@@ -1,6 +1,6 @@
-"""Rewrites the table of recipe keys in recipes.md from the schema: `python docs/generate_schema.py`.
+"""Rewrites the tables of methods and of keys in recipes.md: `python docs/generate_schema.py`.
 
-Only the text between the two markers is touched; tests/test_docs.py fails when it is out of date.
+Only the text between markers is touched; tests/test_docs.py fails when it is out of date.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from hwdkit.recipe.complaints import LOSS_OPTIONS, spell
+from hwdkit.recipe.find import files_of, methods_of
+from hwdkit.recipe.load import load
 from hwdkit.recipe.losses import LossOptions
 from hwdkit.recipe.schema import PAPER_SCALES, Recipe
 
@@ -51,9 +53,23 @@ def tables() -> str:
     return "\n\n".join(parts)
 
 
+def methods() -> str:
+    """One table: each method, its losses, and the students that list it."""
+    lines = ["| | losses beside cross entropy | listed by |", "|---|---|---|"]
+    students = {name: methods_of(path) for name, path in files_of("students").items()}
+    for method in files_of("methods"):
+        listing = [student for student, known in students.items() if method in known]
+        recipe = load(f"{listing[0]}-{method}")
+        losses = ", ".join(f"`{name}`" for name in recipe.losses if name != "ce")
+        by = "all" if len(listing) == len(students) else ", ".join(f"`{student}`" for student in listing)
+        lines.append(f"| `{method}` | {losses} | {by} |")
+    return "\n".join(lines)
+
+
 def current() -> str:
     """The page as it should be."""
-    return replace_block(PAGE.read_text(encoding="utf-8"), "schema", tables())
+    page = replace_block(PAGE.read_text(encoding="utf-8"), "methods", methods())
+    return replace_block(page, "schema", tables())
 
 
 def _table(model: type[BaseModel], prefix: str) -> str:

@@ -28,7 +28,7 @@ def recipes_list(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the recipes that can be named, with the weights of their losses."""
+    """List the recipes that can be named: weights of their losses, published mIoU (* = measured here)."""
     from hwdkit.commands import recipes as command
 
     rows = command.only(command.list_recipes(), dataset=dataset, method=method)
@@ -39,16 +39,16 @@ def recipes_list(
 def recipes_show(
     name: Annotated[str, typer.Argument(help="A recipe's name or path.")],
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="With all bases and defaults written out.")
+        bool, typer.Option("--resolved", help="With all parts and defaults written out.")
     ] = False,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Print a recipe."""
+    """Print a recipe's files, what it needs and what is known of it."""
     from hwdkit.commands import recipes as command
 
     if as_json:
-        exits.print_result({"recipe": command.show_data(name, overrides=set_ or [])}, True, str)
+        exits.print_result(command.show_data(name, overrides=set_ or []), True, str)
     else:
         exits.print_result({}, False, lambda: command.show(name, resolved=resolved, overrides=set_ or []))
 
@@ -89,7 +89,7 @@ def recipes_schema(
     as_json: Annotated[bool, typer.Option("--json", hidden=True, help="It is JSON anyway.")] = False,
 ) -> None:
     """Print the JSON Schema of recipes, for editors."""
-    from hwdkit.commands import recipes as command
+    from hwdkit.recipe.json_schema import json_schema
 
-    schema = json.dumps(command.schema(), indent=2)
+    schema = json.dumps(json_schema(), indent=2)
     exits.print_result({}, False, lambda: schema)

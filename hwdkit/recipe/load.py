@@ -1,6 +1,7 @@
 """YAML files to a validated Recipe and back: bases, `--set`, and the canonical text.
 
-No torch: a typo in a recipe fails in milliseconds. What the keys mean is in `schema.py`.
+No torch: a typo in a recipe fails in milliseconds. What the keys mean is in `schema.py`, how files make one
+recipe in `compose.py`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from pydantic import ValidationError
 
 from hwdkit.errors import RecipeError
 from hwdkit.recipe.complaints import explain
-from hwdkit.recipe.find import did_you_mean, find, is_path
+from hwdkit.recipe.compose import combine, finish, layer
+from hwdkit.recipe.find import PARTS, RECIPES, did_you_mean, find, is_path, named, shown, text, tree
 from hwdkit.recipe.schema import Recipe
-from hwdkit.recipe.written import FLOAT, MAX_CHARACTERS, Place, Written, merge, parse
+from hwdkit.recipe.written import FLOAT, Place, Written, parse
 
 
 def load(name_or_path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -> Recipe:
@@ -31,8 +33,14 @@ def load(name_or_path: str | os.PathLike[str], *, overrides: Sequence[str] = ())
     Raises:
         RecipeError: not found, not YAML, a cycle of bases, or not valid (every fault is listed).
     """
-    path = find(name_or_path)
-    return _validated(_with_overrides(_read(path, chain=()), overrides), name=path.stem)
+    paths = find(name_or_path)
+    name = paths[0].stem if len(paths) == 1 else os.fspath(name_or_path)
+    return load_files(paths, name=name, overrides=overrides)
+
+
+def load_files(paths: Sequence[Path], *, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from its files, as `find` gives them; see `load`."""
+    return _validated(finish(_with_overrides(_together(paths, chain=()), overrides)), name=name)
 
 
 def loads_resolved(text: str, *, source: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
@@ -88,18 +96,10 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def base_files(path: Path) -> list[Path]:
-    """The files that a recipe file names under `base`, not followed any further."""
-    root = _mapping(parse(_text(path), file=shown(path)), file=shown(path))
-    return [_base_path(entry, path) for entry in _base_entries(root)]
-
-
-def shown(path: Path) -> str:
-    """A path as messages print it: relative to the working directory when it lies below."""
-    try:
-        return path.resolve().relative_to(Path.cwd()).as_posix()
-    except ValueError:
-        return str(path)
+def base_files(path: Path) -> dict[str, tuple[Path, ...]]:
+    """What a recipe file names under `base`, and the files that this means, not followed any further."""
+    root = _document(path)
+    return {str(entry.value): _base(entry, path) for entry in _base_entries(root)}
 
 
 def _validated(root: Written, *, name: str) -> Recipe:
@@ -112,35 +112,26 @@ def _validated(root: Written, *, name: str) -> Recipe:
         raise explain(error, root) from None
 
 
+def _together(paths: Sequence[Path], *, chain: tuple[Path, ...]) -> Written:
+    """One file, or the parts that a name is composed of."""
+    parts = [_read(path, chain=chain) for path in paths]
+    return parts[0] if len(parts) == 1 else combine(parts, Written({}, Place(shown(paths[0]), 1)))
+
+
 def _read(path: Path, *, chain: tuple[Path, ...]) -> Written:
     """One file merged over its bases. `chain` holds the files that led here."""
     if path.resolve() in (link.resolve() for link in chain):
         names = " -> ".join(shown(link) for link in (*chain, path))
         raise RecipeError(f"bases form a cycle: {names}", where=shown(chain[-1]))
-    file = shown(path)
-    root = _mapping(parse(_text(path), file=file), file=file)
+    root = _document(path)
     assert isinstance(root.value, dict)
     own = Written({key: child for key, child in root.value.items() if key != "base"}, root.place)
-    merged: Written | None = None
-    for entry in _base_entries(root):
-        base = _read(_base_path(entry, path), chain=(*chain, path))
-        merged = base if merged is None else merge(merged, base)
-    if merged is None:
-        return own
-    assert isinstance(merged.value, dict)
-    merged.value.pop("name", None)  # a recipe does not inherit the name of its base
-    return merge(merged, own)
+    entries = _base_entries(root)
+    return combine([_together(_base(entry, path), chain=(*chain, path)) for entry in entries], own)
 
 
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_CHARACTERS:
-            raise RecipeError(f"larger than {MAX_CHARACTERS:,} bytes; this is no recipe", where=shown(path))
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise RecipeError("is not UTF-8 text", where=shown(path)) from None
-    except OSError as error:
-        raise RecipeError(f"cannot be read: {error.strerror}", where=shown(path)) from None
+def _document(path: Path) -> Written:
+    return _mapping(parse(text(path), file=shown(path)), file=shown(path))
 
 
 def _mapping(root: Written | None, *, file: str) -> Written:
@@ -164,27 +155,41 @@ def _base_entries(root: Written) -> list[Written]:
     return entries
 
 
-def _base_path(entry: Written, path: Path) -> Path:
-    """A base beside the file that names it comes first; a bare name may also be any known recipe."""
-    wanted = str(entry.value)
-    names = [wanted] if is_path(wanted) else [f"{wanted}.yaml", f"{wanted}.yml"]
-    for name in names:
-        if (candidate := Path(os.path.normpath(path.parent / name))).is_file():
-            return candidate
-    if is_path(wanted) and Path(wanted).name == wanted:
-        try:  # a file name without a folder may also be any known recipe's
-            return find(Path(wanted).stem)
-        except RecipeError:
-            pass
-    if is_path(wanted):
-        beside = [p.name for p in path.parent.glob("*.y*ml")]
-        raise RecipeError(
-            f"base {wanted!r} does not exist.{did_you_mean(wanted, beside)}", where=str(entry.place)
-        )
+def _base(entry: Written, path: Path) -> tuple[Path, ...]:
+    """The files that a base means: beside the file that names it, else a part of its tree, else by name."""
+    base = str(entry.value)
+    for file in [base] if is_path(base) else [f"{base}.yaml", f"{base}.yml"]:
+        if (candidate := Path(os.path.normpath(path.parent / file))).is_file():
+            return (candidate,)
     try:
-        return find(wanted)
+        return by_name(base, tree(path))
     except RecipeError as error:
-        raise RecipeError(f"base: {error.message}", where=str(entry.place), hint=error.hint) from None
+        message, hint = f"base: {error.message}", error.hint
+        if is_path(base):
+            beside = [p.name for p in path.parent.glob("*.y*ml")]
+            message, hint = f"base {base!r} does not exist.{did_you_mean(base, beside)}", ""
+        raise RecipeError(message, where=str(entry.place), hint=hint) from None
+
+
+def by_name(base: str, *trees: Path) -> tuple[Path, ...]:
+    """The files that a base means wherever it is written: a part's or a recipe's name.
+
+    A file name without a folder means its stem; an underscore before it is ignored where no file has it.
+
+    Args:
+        trees: folders to look into before the search path.
+
+    Raises:
+        RecipeError: nothing has that name.
+    """
+    stem = Path(base).stem if Path(base).name == base and is_path(base) else base
+    if is_path(stem):
+        raise RecipeError(f"{base!r} is a path, not a name")
+    kinds = (*RECIPES, *PARTS)
+    for name in (stem, stem.removeprefix("_")):
+        if part := named(name, kinds, under=trees) or named(name, kinds):
+            return (part,)
+    return find(stem)
 
 
 def _with_overrides(root: Written, overrides: Sequence[str]) -> Written:
@@ -203,7 +208,7 @@ def _with_overrides(root: Written, overrides: Sequence[str]) -> Written:
         nested = _placed(value.plain() if value else None, place)
         for part in reversed(parts):
             nested = Written({part: nested}, place)
-        root = merge(root, nested)
+        root = layer(root, nested)
     return root
 
 

@@ -302,6 +302,17 @@ def test_limit_is_kept_and_told(pair: Pair, runs: Callable[..., Path]) -> None:
     assert "Only the first 2 of 4 images were evaluated." in result["notes"]
 
 
+def test_the_published_number_of_a_recipe_stands_beside_the_measured_one(
+    pair: Pair, runs: Callable[..., Path]
+) -> None:
+    known = runs("published", set_=("name=ade20k-r18-hwd-released",))
+    unknown = runs("unpublished", set_=("name=mine",))
+    notes = document(pair, known, unknown)["notes"]
+    assert [note for note in notes if note.startswith("mIoU of the recipe")] == [
+        "mIoU of the recipe ade20k-r18-hwd-released: 33.85 (HWD, Table II) published."
+    ]
+
+
 def test_other_training_data_is_told(pair: Pair, runs: Callable[..., Path]) -> None:
     done = compared(pair, runs("moved", dataset_fingerprint="0" * 64), "--json")
     assert any("fingerprint differs" in note for note in done.document["notes"])

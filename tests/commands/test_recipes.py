@@ -10,8 +10,9 @@ import pytest
 
 from hwdkit.commands import recipes
 from hwdkit.errors import EnvironmentFailure, RecipeError, UsageError
-from hwdkit.recipe import load, loads_resolved
+from hwdkit.recipe import available, load, loads_resolved
 from hwdkit.recipe.complaints import LOSS_OPTIONS
+from hwdkit.recipe.json_schema import json_schema
 
 
 @pytest.fixture(autouse=True)
@@ -75,11 +76,37 @@ def test_the_table_spells_weights_as_recipes_do():
     assert row["losses"] == "ce + 2e-5 mgd"
 
 
-def test_show_keeps_the_comments_and_resolved_spells_out_everything():
-    assert recipes.show("scenes-r10-hwd").startswith("# ")
+def test_the_list_has_the_published_number_and_where_there_is_none_the_measured_one():
+    rows = {row["name"]: row for row in recipes.list_recipes()}
+    assert (rows["ade20k-r18-hwd"]["miou"], rows["ade20k-r18-hwd"]["measured"]) == (33.85, None)
+    assert rows["scenes-r10-hwd"]["miou"] is None
+    assert rows["scenes-r10-hwd"]["measured"] == {"miou": 48.39, "std": 0.55, "seeds": 3}
+    assert [Path(file).name for file in rows["ade20k-r18-hwd"]["files"]] == ["ade20k-r18.yaml", "hwd.yaml"]
+    column = recipes.render_list([rows["ade20k-r18-hwd"], rows["scenes-r10-hwd"]]).columns[2]
+    assert [str(cell) for cell in column.cells] == ["33.85", "48.39*"]
+
+
+def test_show_prints_what_is_known_and_both_files():
+    text = recipes.show("ade20k-r18-hwd")
+    assert "# Command:  hwdkit distill --recipe ade20k-r18-hwd\n" in text
+    assert "# mIoU:     33.85 (HWD, Table II); not measured here\n" in text
+    assert "a finished run of ade20k-r101-teacher" in text
+    assert "--- # " in text
+    assert "students/ade20k-r18.yaml\n" in text
+    assert "# CD / (N_c + 1), as printed above Eq. 6" in text  # of the method
+    assert "measured here: 48.39 ± 0.55, 3 seeds" in recipes.show("scenes-r10-hwd")
+    teacher = recipes.show("cityscapes-r101-teacher")
+    assert "# Command:  hwdkit train-teacher --recipe cityscapes-r101-teacher\n" in teacher
+    assert "finished run" not in teacher
+    assert recipes.show("hwd").startswith("# HWD as the paper prints it")  # a part is its file
+
+
+def test_show_resolved_spells_out_everything():
     resolved = recipes.show("scenes-r10-hwd", resolved=True, overrides=["seed=9"])
     assert loads_resolved(resolved) == load("scenes-r10-hwd", overrides=["seed=9"])
-    assert recipes.show_data("scenes-r10-hwd")["data"]["crop"] == [96, 96]
+    data = recipes.show_data("scenes-r10-hwd")
+    assert data["recipe"]["data"]["crop"] == [96, 96]
+    assert data["command"] == "hwdkit distill --recipe scenes-r10-hwd"
     with pytest.raises(RecipeError, match="--resolved"):
         recipes.show("scenes-r10-hwd", overrides=["seed=9"])
 
@@ -106,25 +133,53 @@ def test_validate_takes_a_folder_for_the_recipes_in_it():
     assert [row["name"] for row in recipes.validate(["mine"])] == ["scenes-r10-hwd"]
 
 
-def test_a_copy_loads_to_the_same_recipe_under_its_new_name():
-    written = recipes.copy("ade20k-r18-hwd", Path("mine/my-hwd.yaml"))
-    names = [path.name for path in written]
-    assert names == ["my-hwd.yaml", "_ade20k-r18.yaml", "_ade20k.yaml", "_paper.yaml", "_hwd.yaml"]
+def test_validate_checks_the_parts_of_a_folder_where_they_lie():
+    for kind in ("students", "methods", "datasets"):
+        Path("my", kind).mkdir(parents=True)
+    Path("my/datasets/small.yaml").write_text("base: scenes\ndata: {crop: [64, 64]}\n")
+    Path("my/students/small-r4.yaml").write_text("base: [small, scenes-r10]\nmethods: [hwd, strong]\n")
+    Path("my/methods/strong.yaml").write_text("base: cwd\nlosses: {cwd: {weight: 9}}\n")
+    names = [row["name"] for row in recipes.validate(["my"])]
+    assert names == ["small-r4-hwd", "small-r4-strong"]
+    Path("my/methods/strong.yaml").write_text("base: cwd\nlosses: {cwd: {wieght: 9}}\n")
+    with pytest.raises(RecipeError, match=r"^my/methods/strong\.yaml:2: unknown key 'losses\.cwd\.wieght'"):
+        recipes.validate(["my"])
+    Path("my/students/small-r4.yaml").write_text("base: scenes-r10\nmethods: [hdw]\n")
+    with pytest.raises(
+        RecipeError, match=r"small-r4\.yaml:2: methods: unknown method 'hdw'\. Did you mean 'hwd'"
+    ):
+        recipes.validate(["my/students/small-r4.yaml"])
+
+
+def test_a_copy_is_a_leaf_on_its_parts_and_loads_to_the_same_recipe_under_its_new_name():
+    assert recipes.copy("ade20k-r18-hwd", Path("mine/my-hwd.yaml")) == [Path("mine/my-hwd.yaml")]
+    assert Path("mine/my-hwd.yaml").read_text().endswith("\nbase: [ade20k-r18, hwd]\n")
     same = load("ade20k-r18-hwd").model_copy(update={"name": "my-hwd"})
     assert load("mine/my-hwd.yaml") == same
     assert recipes.copy("ade20k-r18-hwd", Path("other.yaml"), resolved=True) == [Path("other.yaml")]
     assert load("./other.yaml") == same.model_copy(update={"name": "other"})
 
 
+@pytest.mark.parametrize("name", available())
+def test_every_recipe_can_be_copied_and_is_the_same_at_its_new_place(name: str):
+    (path,) = recipes.copy(name, Path("mine"))
+    assert load(path) == load(name)
+
+
 def test_copy_never_overwrites_but_shares_equal_bases():
-    recipes.copy("ade20k-r18-hwd", Path("mine"))
-    recipes.copy("ade20k-r18-cwd", Path("mine"))
+    Path("recipes").mkdir()
+    Path("recipes/_fast.yaml").write_text("base: scenes-r10-hwd\ntrain: {iterations: 10}\n")
+    Path("recipes/a.yaml").write_text("base: _fast\n")
+    Path("recipes/b.yaml").write_text("base: _fast.yaml\n")
+    Path("recipes/c.yaml").write_text("base: _fast.yaml\n")
+    assert recipes.copy("a", Path("mine")) == [Path("mine/a.yaml"), Path("mine/_fast.yaml")]
+    recipes.copy("b", Path("mine"))
     with pytest.raises(RecipeError, match="exists already"):
-        recipes.copy("ade20k-r18-hwd", Path("mine"))
-    Path("mine/_paper.yaml").write_text("seed: 1\n")
-    with pytest.raises(RecipeError, match=r"_paper\.yaml: exists already"):
-        recipes.copy("ade20k-r18-baseline", Path("mine"))
-    assert not Path("mine/ade20k-r18-baseline.yaml").exists()
+        recipes.copy("a", Path("mine"))
+    Path("mine/_fast.yaml").write_text("seed: 1\n")
+    with pytest.raises(RecipeError, match=r"_fast\.yaml: exists already"):
+        recipes.copy("c", Path("mine"))
+    assert not Path("mine/c.yaml").exists()
 
 
 def test_a_copy_that_does_not_fit_on_the_disk_is_the_machines_failure(monkeypatch: pytest.MonkeyPatch):
@@ -136,8 +191,10 @@ def test_a_copy_that_does_not_fit_on_the_disk_is_the_machines_failure(monkeypatc
         recipes.copy("scenes-r10-hwd", Path("mine"))
 
 
-def test_a_recipe_whose_base_lies_elsewhere_is_copied_resolved_only():
-    Path("a.yaml").write_text("base: scenes-r10-hwd\n")
+def test_a_recipe_whose_base_is_a_path_elsewhere_is_copied_resolved_only():
+    Path("deep").mkdir()
+    Path("deep/bottom.yaml").write_text("base: scenes-r10-hwd\n")
+    Path("a.yaml").write_text("base: deep/bottom.yaml\n")
     with pytest.raises(RecipeError, match="--resolved"):
         recipes.copy("./a.yaml", Path("b.yaml"))
     recipes.copy("./a.yaml", Path("b.yaml"), resolved=True)
@@ -145,8 +202,8 @@ def test_a_recipe_whose_base_lies_elsewhere_is_copied_resolved_only():
 
 
 def test_the_schema_knows_bases_and_every_loss_by_name():
-    schema = recipes.schema()
-    assert "base" in schema["properties"]
+    schema = json_schema()
+    assert {"base", "methods", "tuned"} <= schema["properties"].keys()
     assert "required" not in schema
     assert set(schema["properties"]["losses"]["properties"]) == set(LOSS_OPTIONS)
     for name, options in LOSS_OPTIONS.items():

@@ -23,6 +23,7 @@ from hwdkit.errors import UsageError
 from hwdkit.measure.bootstrap import Counts
 from hwdkit.measure.compare import compare
 from hwdkit.measure.comparison import Comparison, Member, Method, Setting
+from hwdkit.recipe.published import published
 from hwdkit.report import compare_formats as formats
 from hwdkit.report.compare_tables import comparison_page
 from hwdkit.report.render import printable
@@ -81,6 +82,7 @@ def run(options: Options) -> tuple[Comparison, list[Path]]:
     notes = [*_data_notes(index, networks, images, len(dataset)), *_run_notes(groups)]
     for note in notes:
         log.warning("%s", printable(note))
+    notes += _published_notes(groups)
     setting = Setting(
         dataset=index.name,
         split=options.split,
@@ -157,6 +159,17 @@ def _run_notes(groups: Sequence[Group]) -> Iterator[str]:
     devices = {n.costs.device for group in groups for n in group.networks if n.costs.device}
     if len(devices) > 1:
         yield f"Trained on {', '.join(sorted(devices))}: time and memory a step do not compare."
+
+
+def _published_notes(groups: Sequence[Group]) -> Iterator[str]:
+    """What is known of the recipes by name; a run's `--set` may have changed what the name stands for."""
+    recipes = [network.recipe for group in groups for network in group.networks if network.recipe]
+    for name in dict.fromkeys(recipe.name for recipe in recipes):
+        known = published(name)
+        numbers = [f"{known.reported} published"] if known.reported else []
+        numbers += [f"{known.measured}, measured with hwdkit"] if known.measured else []
+        if numbers:
+            yield f"mIoU of the recipe {name}: {'; '.join(numbers)}."
 
 
 def write(comparison: Comparison, options: Options) -> list[Path]:

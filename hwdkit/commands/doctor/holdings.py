@@ -105,13 +105,16 @@ def _caches(index: Any, folder: Path) -> dict[str, str]:
 def recipes() -> Iterator[Finding]:
     """Every recipe that can be named loads."""
     from hwdkit.commands.recipes import list_recipes
-    from hwdkit.recipe.find import listed, search_path, shipped
+    from hwdkit.recipe.find import search_path, shipped, tree
 
     rows = list_recipes()
     folders = {folder.resolve(): folder for folder in reversed(search_path())}  # in a checkout two are one
     for place, folder in reversed(folders.items()):
         whose = "shipped" if place == shipped().resolve() else str(folder)
-        facts: dict[str, Any] = {"path": str(place), "recipes": len(listed(folder))}
+        facts: dict[str, Any] = {
+            "path": str(place),
+            "recipes": sum(place == tree(Path(row["path"])).resolve() for row in rows),
+        }
         if folder.is_dir():
             yield Finding(whose, f"{counted(facts['recipes'], 'recipe')} in {place}", facts=facts)
         elif folder != Path("recipes"):  # which need not be there
@@ -119,7 +122,7 @@ def recipes() -> Iterator[Finding]:
             yield Finding(whose, "named by HWDKIT_RECIPES, but no such folder", "note", fix, facts)
     for row in rows:
         if row["error"]:
-            fix = f"hwdkit recipes validate {shlex.quote(row['path'])}"
+            fix = f"hwdkit recipes validate {shlex.quote(row['path'] or row['name'])}"
             yield Finding(
                 row["name"], f"does not load: {row['error']}", "problem", fix, {"path": row["path"]}
             )
