@@ -45,7 +45,6 @@ OLD = {
     "visualize": "hwdkit.cli.visualize",
     "predict": "hwdkit.cli.predict",
     "export": "hwdkit.cli.export",
-    "recipes": "hwdkit.cli.recipes",
     "doctor": "hwdkit.cli.doctor",
 }
 """TRANSITION: commands that are not yet classes; delete the line when its command is."""
