@@ -1,6 +1,6 @@
-"""Rewrites the tables in backbones.md: `python docs/generate_backbones.py`.
+"""The tables in backbones.md.
 
-It takes about two minutes on one free core. Every backbone of BACKBONES is tried at every stride under every
+They take about two minutes on one free core. Every backbone of BACKBONES is tried at every stride under every
 head, with random weights: what it is made of and costs is counted without numbers, and two small images go
 forward and backward once.
 tests/models/test_backbones_page.py compares some of the rows.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -21,10 +20,6 @@ from hwdkit.errors import RecipeError
 from hwdkit.models.backbone import create_backbone, feature_maps, stage_channels
 from hwdkit.models.segmenter import HEADS
 
-sys.path.insert(0, str(Path(__file__).parent))
-from generate_schema import replace_block
-
-PAGE = Path(__file__).with_name("backbones.md")
 CLASSES = 150
 SIZE = (512, 512)
 TRAINED_ON = (2, 3, 64, 96)
@@ -181,14 +176,10 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def main() -> None:
+def blocks() -> dict[str, str]:
+    """The page's one block; tells stderr how far it is."""
     everything = {}
     for name in BACKBONES:
         everything[name] = examine(name)
         print(name, everything[name].refusal or everything[name].trains, file=sys.stderr, flush=True)
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(replace_block(page, "backbones", tables(everything)), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    return {"backbones": tables(everything)}

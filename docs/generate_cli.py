@@ -1,28 +1,23 @@
-"""Rewrites the command reference in cli.md from the commands themselves: `python docs/generate_cli.py`.
+"""The command reference in cli.md, from the commands themselves.
 
 It reads the signatures that typer reads, not typer's help screens: those change with the terminal and with
-typer's version. tests/test_docs.py fails when the page is out of date.
+typer's version.
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import typer
 
 from hwdkit.cli.catalogue import COMMANDS, load
 from hwdkit.terminal.command import app
 
-sys.path.insert(0, str(Path(__file__).parent))
-from generate_schema import replace_block
-
-PAGE = Path(__file__).with_name("cli.md")
 HEADER = "| | value | default | |\n|---|---|---|---|\n"
 
 
@@ -46,9 +41,9 @@ def reference() -> str:
     return "\n\n".join(_commands(app, "hwdkit"))
 
 
-def current() -> str:
-    """The page as it should be."""
-    return replace_block(PAGE.read_text(encoding="utf-8"), "reference", reference())
+def blocks() -> dict[str, str]:
+    """The page's one block."""
+    return {"reference": reference()}
 
 
 def _commands(group: typer.Typer, prefix: str) -> Iterator[str]:
@@ -83,7 +78,7 @@ def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
 
 def _plain(type_: Any) -> Any:
     """`X | None` as X: that it may be left out, the default says."""
-    if get_origin(type_) is UnionType:
+    if get_origin(type_) in (Union, UnionType):
         type_ = next(member for member in get_args(type_) if member is not type(None))
     return type_
 
@@ -107,8 +102,6 @@ def _name(one: Parameter) -> str:
 def _value(one: Parameter) -> str:
     if one.type is bool:
         return ""
-    if getattr(one.info, "click_type", None) is not None:
-        return ", ".join(f"`{choice}`" for choice in one.info.click_type.choices)
     return str(one.info.metavar or _type(one.type))
 
 
@@ -134,7 +127,3 @@ def _default(one: Parameter) -> str:
         return variable.strip()
     values = one.default if isinstance(one.default, list | tuple) else [one.default]
     return f"`{' '.join(str(value) for value in values)}`{variable}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(current(), encoding="utf-8")

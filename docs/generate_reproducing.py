@@ -1,21 +1,11 @@
-"""Rewrites the published numbers in reproducing.md from the recipes: `python docs/generate_reproducing.py`.
-
-Only the text between markers is touched; tests/test_docs.py fails when it is out of date.
-"""
+"""The published numbers in reproducing.md, from the recipes."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 from hwdkit.recipe import load
 from hwdkit.recipe.find import files_of
 from hwdkit.recipe.published import published
 
-sys.path.insert(0, str(Path(__file__).parent))
-from generate_schema import replace_block
-
-PAGE = Path(__file__).with_name("reproducing.md")
 TABLES = {
     "main": {"alone": "baseline", "CWD": "cwd", "HWD": "hwd-released"},
     "rivals": {f"`…-{method}`": method for method in ("skd", "ifvd", "cirkd", "dist", "mgd")},
@@ -23,12 +13,9 @@ TABLES = {
 """The columns of each table: heading and method."""
 
 
-def current() -> str:
-    """The page as it should be."""
-    page = PAGE.read_text(encoding="utf-8")
-    for name, columns in TABLES.items():
-        page = replace_block(page, name, table(columns, recipes=name == "main"))
-    return page
+def blocks() -> dict[str, str]:
+    """Both tables."""
+    return {name: table(columns, recipes=name == "main") for name, columns in TABLES.items()}
 
 
 def table(columns: dict[str, str], *, recipes: bool) -> str:
@@ -62,7 +49,3 @@ def table(columns: dict[str, str], *, recipes: bool) -> str:
 def _number(name: str) -> str:
     miou = published(name).miou
     return "" if miou is None else f"{miou:.2f}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(current(), encoding="utf-8")

@@ -36,4 +36,5 @@ def _public() -> dict[str, Any]:
     from hwdkit import api, losses
 
     functions = {name: getattr(api, name) for name in api.__all__}
-    return functions | {loss.__name__: loss for loss in (losses.Loss, *losses.LOSSES.values())}
+    classes: tuple[type, ...] = (losses.Loss, *losses.LOSSES.values())
+    return functions | {loss.__name__: loss for loss in classes}

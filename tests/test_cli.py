@@ -18,7 +18,7 @@ from PIL import Image
 from tiny_runs import STUDENT, TEACHER, Outcome, Pair, environment, hwdkit, steps, trained_pair
 
 from hwdkit.checkpoints.files import load_model, save_model
-from hwdkit.commands import recipes
+from hwdkit.commands.recipes import listing
 
 COMMANDS = [
     *(
@@ -422,10 +422,10 @@ def test_ctrl_c_is_no_traceback_and_a_bug_is_one(monkeypatch: pytest.MonkeyPatch
     import typer
 
     for stop in (KeyboardInterrupt, typer.Abort):
-        monkeypatch.setattr(recipes, "list_recipes", _raising(stop()))
+        monkeypatch.setattr(listing, "list_recipes", _raising(stop()))
         fails(hwdkit("recipes", "list"), 130, "cancelled")
     assert hwdkit("recipes", "list", "--json").document["exit_code"] == 130
-    monkeypatch.setattr(recipes, "list_recipes", _raising(ZeroDivisionError("oops")))
+    monkeypatch.setattr(listing, "list_recipes", _raising(ZeroDivisionError("oops")))
     bug = hwdkit("recipes", "list", "--json")
     assert bug.code == 1
     assert "Traceback" in bug.err
@@ -532,7 +532,7 @@ def test_a_reader_that_leaves_is_no_failure() -> None:
 
 def test_a_pipe_gets_plain_whole_lines(pair: Pair) -> None:
     listed = hwdkit("recipes", "list")
-    rows = recipes.list_recipes()
+    rows = listing.list_recipes()
     lines = listed.out.splitlines()
     assert len(lines) == len(rows) + 2
     for row in rows:

@@ -38,15 +38,11 @@ COMMANDS = {
 
 OLD = {
     "prepare-data": "hwdkit.cli.data",
-    "sweep": "hwdkit.cli.sweep",
     "per-class-report": "hwdkit.cli.per_class_report",
     "compare": "hwdkit.cli.compare",
     "visualize": "hwdkit.cli.visualize",
-    "profile": "hwdkit.cli.profile",
     "predict": "hwdkit.cli.predict",
     "export": "hwdkit.cli.export",
-    "checkpoint": "hwdkit.cli.checkpoint",
-    "recipes": "hwdkit.cli.recipes",
     "doctor": "hwdkit.cli.doctor",
 }
 """TRANSITION: commands that are not yet classes; delete the line when its command is."""

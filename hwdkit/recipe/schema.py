@@ -19,7 +19,7 @@ PAPER_SCALES = tuple(round(0.5 + k / 10, 1) for k in range(16))
 RESUMABLE = {"data.workers", "train.log_every", "train.evaluate_every", "train.save_every"}
 """Keys that a resumed run may change: they move no weight."""
 
-SAME_SCORES = RESUMABLE - {"train.evaluate_every"}
+SAME_SCORES = (RESUMABLE | {"summary"}) - {"train.evaluate_every"}
 """Keys that change no weight and no score: validating more often finds another best."""
 
 

@@ -81,7 +81,7 @@ def progress(title: str, total: int, *, done: int = 0, show: bool = True) -> Ite
 def print_result(result: RenderableType) -> None:
     """Print a result on stdout; in a pipe as wide as it needs, so that no column is cut."""
     if isinstance(result, str):
-        write(result if result.endswith("\n") else result + "\n")
+        write(result if result.endswith("\n") or not result else result + "\n")
     elif stdout.is_terminal:
         stdout.print(result)
     else:

@@ -145,7 +145,7 @@ def test_nothing_is_overwritten(published: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--from", "keras", "--dataset", "cityscapes", "-o", "a.safetensors"], "is not one of cirkd"),
+        (["--from", "keras", "--dataset", "cityscapes", "-o", "a.safetensors"], "is not one of 'cirkd'"),
         (["--from", "cirkd", "--dataset", "cityscapes", "-o", "a.pth"], "does not end in .safetensors"),
         (["--from", "cirkd", "-o", "a.safetensors"], "--dataset is missing"),
         (

@@ -24,7 +24,7 @@ from hwdkit.commands import prepare_data
 from hwdkit.commands.doctor import checkup, extras, holdings, limits, surroundings
 from hwdkit.commands.doctor import command as doctor
 from hwdkit.commands.doctor.findings import REINSTALL, Finding
-from hwdkit.commands.recipes import show
+from hwdkit.commands.recipes.contents import show
 from hwdkit.data.index import load_index
 
 FIND = import_module("hwdkit.recipe.find")  # the package has a function of this name

@@ -152,7 +152,7 @@ def test_of_several_recipes_the_students_are_shown_and_bound(pair: Pair) -> None
         (["--backbone", "resnet81", "--classes", 3], 3, "no backbone 'resnet81'"),
         (["--backbone", "resnet18", "--classes", 3, "--train-step"], 2, "--train-step belongs"),
         (["-r", "scenes-r10-hwd", "--head", "fcn"], 2, "--head belongs to --backbone"),
-        (["-r", "scenes-r10-hwd", "--latency", "--dtype", "int8"], 2, "--dtype: 'int8' is not one of"),
+        (["-r", "scenes-r10-hwd", "--latency", "--dtype", "int8"], 2, "'--dtype': 'int8' is not one of"),
         (["-c", "runs/none", "--classes", 3], 2, "--classes means nothing with --checkpoint"),
         (["-c", "runs/none", "--role", "student"], 2, "--role belongs to --recipe"),
         (["-c", "runs/none"], 5, "runs/none"),

@@ -14,7 +14,7 @@ from hwdkit.measure.profile import count_parameters, true_macs
 from hwdkit.models.segmenter import HEADS, NetworkSpec, build
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-STALE = "run: python docs/generate_backbones.py"
+STALE = "run: python docs/generate.py backbones"
 
 
 @pytest.fixture(scope="module")

@@ -302,8 +302,8 @@ def test_a_resolved_recipe_stands_alone():
 
 def test_recipes_load_without_importing_torch():
     code = (
-        "import sys; from hwdkit.recipe import load; from hwdkit.commands import recipes;"
-        "load('scenes-r10-hwd'); recipes.list_recipes();"
+        "import sys; from hwdkit.recipe import load; from hwdkit.commands.recipes import listing;"
+        "load('scenes-r10-hwd'); listing.list_recipes();"
         "sys.exit(any(m in sys.modules for m in ('torch', 'timm', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

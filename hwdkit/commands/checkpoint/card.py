@@ -1,61 +1,80 @@
-"""hwdkit checkpoint card: what a checkpoint, its run and an evaluation of it say, gathered for a model card.
+"""What a checkpoint, its run and an evaluation of it say, gathered for a model card.
 
 Only facts that a file holds: which files may speak is `card_sources.py`, how a card looks `report/card.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+
 from hwdkit.checkpoints.files import file_digest, replacing
-from hwdkit.commands.checkpoint.card_sources import evaluated, is_number, run_of, while_training
-from hwdkit.commands.checkpoint.command import parameters, title
+from hwdkit.commands.checkpoint import Card
+from hwdkit.commands.checkpoint.card_sources import Scores, evaluated, is_number, run_of, while_training
+from hwdkit.commands.checkpoint.contents import parameters, title
 from hwdkit.commands.checkpoint.strip import without_paths
 from hwdkit.datasets.table import DATASETS
 from hwdkit.engine.networks import Loaded, load_network
 from hwdkit.recipe.schema import Recipe
-from hwdkit.report.card import Card, front_matter
-from hwdkit.report.card import render as render_card
-from hwdkit.terminal import paths
+from hwdkit.report import card
+from hwdkit.report.papers import papers_of
+
+MEANS = {"miou": "mIoU %", "macc": "mAcc %", "pixel_accuracy": "pixel accuracy %"}
+HUB_METRICS = {"miou": ("mean_iou", "mIoU"), "pixel_accuracy": ("accuracy", "pixel accuracy")}
+"""Ours -> the Hub's type and name. Its types have no mean class accuracy."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit checkpoint card --help`."""
-
-    out: Path | None = None
-    repo_id: str = ""
-    licence: str = ""
-    evaluation: Path | None = None
-    run: Path | None = None
-
-
-def run(path: Path, options: Options) -> dict[str, Any]:
+def run(options: Card) -> dict[str, Any]:
     """Describe a checkpoint in Markdown, and write it where that is asked for.
 
     Returns:
         JSON-able: the card, its front matter, and where it was written (None: nowhere).
 
     Raises:
-        UsageError: the output exists or cannot be named so.
         CheckpointError: the checkpoint is damaged.
         DataError: the evaluation is not one, or of another file; the run that is named trained another.
     """
-    if options.out is not None:
-        paths.require_new_file("--out", options.out, suffix=".md")
-    loaded = load_network(path)
-    card = gather(loaded, options)
-    text = render_card(card)
+    loaded = load_network(options.file)
+    metadata, _ = without_paths(loaded.metadata)
+    digest, network, dataset = file_digest(loaded.path), loaded.model.spec.to_dict(), str(metadata["dataset"])
+    recipe, info = run_of(options.trained_by, loaded.path.parent, metadata.get("recipe_sha256"))
+    name = options.repo_id or str(metadata.get("recipe") or loaded.path.stem)
+    losses = [one.loss for one in recipe.losses.values() if one.weight] if recipe else []
+    sources = (
+        evaluated(options.evaluation, digest) if options.evaluation else None,
+        while_training(metadata, recipe),
+    )
+    scores = [source for source in sources if source]
+    means = {key: head for key, head in MEANS.items() if any(key in one.means for one in scores)}
+    papers = papers_of(losses)
+    front_matter = _front_matter(name, dataset, scores, distilled=bool(papers), licence=options.licence)
+    text = card.render(
+        front_matter.to_yaml(),
+        file_name=loaded.path.name,
+        repo_id=options.repo_id,
+        title=name,
+        architecture=f"{title(network)}, output stride {network['output_stride']}",
+        dataset=dataset,
+        classes=len(loaded.classes),
+        facts=_facts(loaded, metadata, digest),
+        score_heads=("measured", *means.values()),
+        scores=[(one.measured, *(_percent(one.means.get(key)) for key in means)) for one in scores],
+        classes_scored=[[(n, _percent(iou)) for n, iou in one.per_class] for one in scores if one.per_class],
+        training=_training(recipe, info, metadata) if recipe else {},
+        contract={key: str(value) for key, value in loaded.model.contract.to_dict().items()},
+        limits=_limits(loaded, metadata, info),
+        papers=papers,
+    )
     if options.out is not None:
         with replacing(options.out, new=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return {
         "checkpoint": str(loaded.path),
         "written": None if options.out is None else str(options.out),
-        "front_matter": front_matter(card),
+        "front_matter": front_matter.to_dict(),  # type: ignore[no-untyped-call]
         "card": text,
     }
 
@@ -65,36 +84,39 @@ def render(result: dict[str, Any]) -> str:
     return f"{result['written']}: written" if result["written"] else str(result["card"])
 
 
-def gather(loaded: Loaded, options: Options) -> Card:
-    """Bring together what the files say."""
-    metadata, _ = without_paths(loaded.metadata)
-    digest = file_digest(loaded.path)
-    recipe, info = run_of(options.run, loaded.path.parent, metadata.get("recipe_sha256"))
-    name = str(metadata.get("recipe") or loaded.path.stem)
-    layout = DATASETS.get(str(metadata["dataset"]))
-    own = layout is None or layout.classes != loaded.classes
-    network = loaded.model.spec.to_dict()
-    scores = [
-        evaluated(options.evaluation, digest) if options.evaluation else None,
-        while_training(metadata, recipe),
+def _front_matter(
+    name: str, dataset: str, scores: Sequence[Scores], *, distilled: bool, licence: str | None
+) -> ModelCardData:
+    """The metadata that the Hub reads; the first measurement is the one that counts."""
+    first = scores[0] if scores else Scores("", {})
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            task_name="Semantic segmentation",
+            dataset_type=card.one_line(dataset),
+            dataset_name=card.one_line(dataset),
+            dataset_split=card.one_line(first.split) or None,
+            metric_type=HUB_METRICS[key][0],
+            metric_name=HUB_METRICS[key][1],
+            metric_value=value,
+        )
+        for key, value in first.means.items()
+        if key in HUB_METRICS
     ]
-    return Card(
-        title=options.repo_id or name,
-        file_name=loaded.path.name,
-        architecture=f"{title(network)}, output stride {network['output_stride']}",
-        dataset=str(metadata["dataset"]),
-        classes=loaded.classes,
-        facts=_facts(loaded, metadata, digest),
-        training=_training(recipe, info, metadata) if recipe else {},
-        contract={key: str(value) for key, value in loaded.model.contract.to_dict().items()},
-        losses=tuple(one.loss for one in recipe.losses.values() if one.loss != "ce" and one.weight)
-        if recipe
-        else (),
-        scores=tuple(one for one in scores if one),
-        limits=_limits(metadata, info, "" if own or layout is None else layout.licence),
-        licence=options.licence,
-        repo_id=options.repo_id,
+    return ModelCardData(
+        library_name="hwdkit",
+        pipeline_tag="image-segmentation",
+        tags=["semantic-segmentation", *(["knowledge-distillation"] if distilled else [])],
+        license=licence,
+        datasets=[card.one_line(dataset)] if dataset else None,
+        metrics=[result.metric_type for result in results] or None,
+        model_name=card.one_line(name) if results else None,
+        eval_results=results or None,
     )
+
+
+def _percent(value: float | None) -> str:
+    return "absent" if value is None else f"{100 * value:.2f}"
 
 
 def _facts(loaded: Loaded, metadata: Mapping[str, Any], digest: str) -> dict[str, str]:
@@ -165,21 +187,22 @@ def _time(info: Mapping[str, Any]) -> str:
     return f"{seconds:.0f} s" if whole and is_number(seconds) else ""
 
 
-def _limits(metadata: Mapping[str, Any], info: Mapping[str, Any], licence: str) -> tuple[str, ...]:
+def _limits(loaded: Loaded, metadata: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
+    layout = DATASETS.get(str(metadata["dataset"]))
+    licence = layout.licence if layout and layout.classes == loaded.classes else ""
     stripped = metadata.get("stripped")
-    changed = isinstance(stripped, dict) and stripped.get("weights") != "fp32" and "metrics" in metadata
+    rounded = isinstance(stripped, dict) and stripped.get("weights") != "fp32"
     sentences = {
         "Every pixel gets one of the classes above, also one that shows none of them.": True,
-        f"The images it was trained on have terms of their own. {licence}": bool(licence),
-        "It was trained on a part of the dataset: its numbers do not compare with published ones.": info.get(
-            "dataset_partial"
-        )
-        is True,
-        "It was not trained by hwdkit: its weights were published by others and imported.": bool(
+        f"The images it was trained on have terms of their own. {licence}": licence,
+        "It was trained on a part of the dataset: its numbers do not compare with published ones.": (
+            info.get("dataset_partial") is True
+        ),
+        "It was not trained by hwdkit: its weights were published by others and imported.": (
             metadata.get("imported")
         ),
         "The numbers measured while training are those of the float32 weights before they were rounded.": (
-            changed
+            rounded and "metrics" in metadata
         ),
     }
-    return tuple(sentence for sentence, holds in sentences.items() if holds)
+    return [sentence for sentence, holds in sentences.items() if holds]

@@ -11,18 +11,33 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hwdkit.checkpoints import foreign_json
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import DataError, HwdkitError
 from hwdkit.recipe.load import loads_resolved
 from hwdkit.recipe.schema import Recipe
-from hwdkit.report.card import Scores
 
 log = logging.getLogger("hwdkit")
 
 MEANS = ("miou", "macc", "pixel_accuracy")
+
+
+class Scores(NamedTuple):
+    """One measurement.
+
+    Attributes:
+        measured: on what and how, in words.
+        means: name -> value in 0..1.
+        per_class: (class, IoU in 0..1 or None where it never occurs); empty where it was not kept.
+        split: the dataset's, where known.
+    """
+
+    measured: str
+    means: dict[str, float]
+    per_class: tuple[tuple[str, float | None], ...] = ()
+    split: str = ""
 
 
 def run_of(named: Path | None, beside: Path, recipe_sha256: object) -> tuple[Recipe | None, dict[str, Any]]:

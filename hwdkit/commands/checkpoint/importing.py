@@ -1,13 +1,12 @@
-"""hwdkit checkpoint import: other people's weights become checkpoints that describe themselves."""
+"""Other people's weights become checkpoints that describe themselves."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -23,7 +22,9 @@ from hwdkit.checkpoints.files import (
 )
 from hwdkit.checkpoints.mmseg_config import describe
 from hwdkit.checkpoints.renaming import Converted, has, without_module
-from hwdkit.commands.checkpoint.command import parameters, require_finite, title
+from hwdkit.commands.checkpoint import Import
+from hwdkit.commands.checkpoint.contents import parameters, title
+from hwdkit.commands.checkpoint.verification import require_finite
 from hwdkit.datasets.layout import Layout
 from hwdkit.datasets.table import DATASETS, layout_of
 from hwdkit.engine.networks import FORMAT, load_weights
@@ -31,9 +32,7 @@ from hwdkit.errors import CheckpointError, HwdkitError, UsageError
 from hwdkit.models.backbone import create_backbone
 from hwdkit.models.segmenter import NetworkSpec, Segmenter, build
 from hwdkit.report.render import printable
-from hwdkit.terminal import paths
 
-Source = Literal["cirkd", "hwd", "torchvision", "mmseg", "smp"]
 BACKBONES = {"cirkd": cirkd.backbone, "hwd": cirkd.backbone, "mmseg": mmseg.backbone}
 TELLING_KEYS = {
     "cirkd": "pretrained.",
@@ -44,18 +43,7 @@ TELLING_KEYS = {
 """The beginning of a name that no other source's networks have."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit checkpoint import --help`."""
-
-    source: Source
-    out: Path
-    dataset: str | None = None
-    backbone_only: bool = False
-    backbone: str | None = None
-
-
-def run(path: Path, options: Options) -> dict[str, Any]:
+def run(options: Import) -> dict[str, Any]:
     """Turn a published file into a checkpoint that describes itself, or into a backbone's `pretrained:`.
 
     Returns:
@@ -63,17 +51,21 @@ def run(path: Path, options: Options) -> dict[str, Any]:
 
     Raises:
         CheckpointError: the file is damaged, another network, or made for other classes than the dataset's.
-        UsageError: options that do not go together, or an output that exists.
-        DataError: unknown dataset.
+        UsageError: of this source no backbone can be imported.
     """
-    layout = _require_sense(options)
+    if options.backbone_only and options.source not in BACKBONES:
+        raise UsageError(
+            f"--backbone-only with --from {options.source}: there is nothing to rename",
+            hint="timm's networks have the same names: set `pretrained:` to a file of timm or torchvision",
+        )
+    path = options.file
     if options.source == "smp" and path.is_dir():
         path = path / "model.safetensors"  # what save_pretrained made of it
     published = _read(path, options.source)
     try:
-        if layout is None:
+        if options.backbone_only:
             return _import_backbone(path, published.weights, options)
-        return _import_network(path, _converted(path, published, options), options, layout)
+        return _import_network(path, _converted(path, published, options), options)
     except CheckpointError as error:
         if error.where:
             raise
@@ -100,29 +92,7 @@ def render(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"Check it on images: hwdkit evaluate -c {shlex.quote(result['written'])}"])
 
 
-def _require_sense(options: Options) -> Layout | None:
-    """Check what can be checked before a file is read; None = a backbone has no dataset."""
-    paths.require_new_file("--out", options.out, suffix=".safetensors")
-    if options.backbone is not None and (options.source != "smp" or options.backbone_only):
-        raise UsageError("--backbone names the encoder of an smp network; it means nothing here")
-    if not options.backbone_only:
-        if options.dataset is None:
-            raise UsageError(
-                "--dataset is missing: its classes are the network's",
-                hint="a backbone's ImageNet weights need none: --backbone-only",
-            )
-        return layout_of(options.dataset)
-    if options.dataset is not None:
-        raise UsageError("--dataset means nothing with --backbone-only: a backbone has no classes")
-    if options.source not in BACKBONES:
-        raise UsageError(
-            f"--backbone-only with --from {options.source}: there is nothing to rename",
-            hint="timm's networks have the same names: set `pretrained:` to a file of timm or torchvision",
-        )
-    return None
-
-
-def _read(path: Path, source: Source) -> Published:
+def _read(path: Path, source: str) -> Published:
     try:
         return read_published(path)
     except UnsafePickle as error:
@@ -133,7 +103,7 @@ def _read(path: Path, source: Source) -> Published:
         ) from error
 
 
-def _converted(path: Path, published: Published, options: Options) -> Converted:
+def _converted(path: Path, published: Published, options: Import) -> Converted:
     weights = published.weights
     match options.source:
         case "mmseg":
@@ -146,7 +116,7 @@ def _converted(path: Path, published: Published, options: Options) -> Converted:
             return cirkd.network(weights)
 
 
-def _another_source(weights: Mapping[str, Tensor], source: Source) -> str:
+def _another_source(weights: Mapping[str, Tensor], source: str) -> str:
     """A hint if the names of the tensors are those of another source."""
     given = without_module(weights)
     found = next((other for other, key in TELLING_KEYS.items() if has(given, key)), None)
@@ -154,7 +124,8 @@ def _another_source(weights: Mapping[str, Tensor], source: Source) -> str:
     return "" if found in (None, own) else f"its names are those of --from {found}"
 
 
-def _import_network(path: Path, found: Converted, options: Options, layout: Layout) -> dict[str, Any]:
+def _import_network(path: Path, found: Converted, options: Import) -> dict[str, Any]:
+    layout = layout_of(str(options.dataset))
     _require_classes(found, layout)
     require_finite(found.state, where=str(path))
     model = _built(found, where=str(path))
@@ -186,7 +157,7 @@ def _import_network(path: Path, found: Converted, options: Options, layout: Layo
     }
 
 
-def _import_backbone(path: Path, weights: Mapping[str, Tensor], options: Options) -> dict[str, Any]:
+def _import_backbone(path: Path, weights: Mapping[str, Tensor], options: Import) -> dict[str, Any]:
     found = BACKBONES[options.source](weights)
     require_finite(found.state, where=str(path))
     name, words = found.network["backbone"], found.network["backbone_options"]

@@ -1,23 +1,22 @@
-"""hwdkit checkpoint strip: a checkpoint for others, without what only training needs and where it ran."""
+"""A checkpoint for others, without what only training needs and where it ran."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hwdkit.checkpoints.files import file_digest, replacing, save_model
-from hwdkit.commands.checkpoint.command import noisy_logits, parameters, require_finite
+from hwdkit.commands.checkpoint import Strip
+from hwdkit.commands.checkpoint.contents import parameters
+from hwdkit.commands.checkpoint.verification import noisy_logits, require_finite
 from hwdkit.engine.networks import Loaded, load_network
 from hwdkit.errors import CheckpointError
 from hwdkit.report.render import printable
-from hwdkit.terminal import paths
 
-Dtype = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 AUXILIARY = "aux_head."
 
@@ -25,30 +24,16 @@ LOCAL_PATH = re.compile(r"(?<![\w.:/\\~])(?:file://|~)?(?:/|[A-Za-z]:[\\/]|\\\\)
 """An absolute path within a text: POSIX, Windows, or below a home folder; not the path of a URL."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit checkpoint strip --help`."""
-
-    out: Path
-    dtype: Dtype = "fp32"
-
-
-def run(path: Path, options: Options) -> dict[str, Any]:
+def run(options: Strip) -> dict[str, Any]:
     """Write a checkpoint without auxiliary head and without private paths, and compare what it computes.
-
-    Args:
-        path: a checkpoint, or a run directory that holds one.
-        options: the rest of the command line.
 
     Returns:
         JSON-able: both files with their sizes, what was left out, how the logits differ.
 
     Raises:
-        UsageError: the output exists or cannot be named so.
         CheckpointError: the file is damaged, or the smaller type cannot hold its weights.
     """
-    paths.require_new_file("--out", options.out, suffix=".safetensors")
-    loaded = load_network(path)
+    loaded = load_network(options.file)
     whole = loaded.model.state_dict()
     require_finite(whole, where=str(loaded.path))
     auxiliary = {name: tensor for name, tensor in whole.items() if name.startswith(AUXILIARY)}
@@ -132,7 +117,7 @@ def render(result: dict[str, Any]) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _require_range(state: dict[str, Tensor], loaded: Loaded, dtype: Dtype) -> None:
+def _require_range(state: dict[str, Tensor], loaded: Loaded, dtype: str) -> None:
     try:
         require_finite(state, where=str(loaded.path))
     except CheckpointError as error:
@@ -143,7 +128,7 @@ def _require_range(state: dict[str, Tensor], loaded: Loaded, dtype: Dtype) -> No
         ) from error
 
 
-def _difference(before: Loaded, after: Loaded, dtype: Dtype) -> dict[str, float]:
+def _difference(before: Loaded, after: Loaded, dtype: str) -> dict[str, float]:
     """How far the logits of one image are apart: at most, relative to the largest, and in pixels' classes."""
     old = noisy_logits(before.model, where=str(before.path))
     new = noisy_logits(after.model, where=str(before.path))

@@ -104,7 +104,7 @@ def _caches(index: Any, folder: Path) -> dict[str, str]:
 
 def recipes() -> Iterator[Finding]:
     """Every recipe that can be named loads."""
-    from hwdkit.commands.recipes import list_recipes
+    from hwdkit.commands.recipes.listing import list_recipes
     from hwdkit.recipe.find import search_path, shipped, tree
 
     rows = list_recipes()

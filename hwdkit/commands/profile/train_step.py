@@ -1,4 +1,4 @@
-"""hwdkit profile --train-step: one training step of a recipe on random data, whole and in parts."""
+"""One training step of a recipe on random data, whole and in parts."""
 
 from __future__ import annotations
 

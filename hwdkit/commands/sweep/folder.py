@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,34 +38,19 @@ def locked(folder: Path) -> Iterator[int]:
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        file = path.open("a")
     except OSError as error:
         raise write_failure(path, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = ", ".join(map(str, _alive(path))) or "unknown"
             raise EnvironmentFailure(
-                f"another sweep or a run that it started is at work here (process {who})",
+                "another sweep or a run that it started is at work here",
                 where=str(folder),
-                hint="wait for it, or stop it with kill: it saves first; the same command then continues",
+                hint="wait for it, or stop it: it saves first; the same command then continues",
             ) from None
-        file.truncate(0)
-        note_process(file.fileno(), os.getpid())
         yield file.fileno()
-
-
-def note_process(lock: int, pid: int) -> None:
-    """Write down who holds the lock, for the message to whom it keeps out."""
-    with suppress(OSError):  # a full disk: the lock itself holds
-        os.write(lock, f"{pid}\n".encode())
-
-
-def _alive(path: Path) -> list[int]:
-    """Those of the processes noted that still live."""
-    numbers = [int(line) for line in path.read_text(errors="replace").split() if line.isdecimal()]
-    return [number for number in numbers if 0 < number < 2**22 and Path(f"/proc/{number}").exists()]
 
 
 def prepared(plan: Plan, *, teacher: str | None, out: Path) -> Plan:

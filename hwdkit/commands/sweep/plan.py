@@ -1,6 +1,6 @@
 """What a sweep consists of: cells (one setting each) and seeds.
 
-No torch here: every cell's recipe is checked in milliseconds. Running them is in `sweep_runs.py`.
+No torch here: every cell's recipe is checked in milliseconds. Running them is in `runs.py`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from hwdkit.checkpoints.files import write_failure
-from hwdkit.commands.sweep.folder import note_process
 from hwdkit.commands.sweep.plan import Job, Plan
 from hwdkit.data.parallel import cores
 from hwdkit.engine.rundir import RunDir
@@ -50,13 +49,17 @@ class Workplace:
 
 @dataclass
 class Outcome:
-    """How a run's process ended; `error` is that of its JSON document, `obeyed` that it was told to stop."""
+    """How a run's process ended: with what JSON document, and whether because the sweep asked it to stop."""
 
     job: Job
     exit_code: int
     seconds: float
-    error: dict[str, Any] = field(default_factory=dict)
+    document: dict[str, Any] = field(default_factory=dict)
     obeyed: bool = False
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return dict(self.document.get("error") or {})
 
     @property
     def word(self) -> str:
@@ -75,15 +78,15 @@ class Running:
     slot: int
     began: float
     answer: IO[bytes]
-    told: bool = False
+    stopping: bool = False
 
 
-def arguments(job: Job, plan: Plan, place: Workplace) -> list[str]:
+def arguments(job: Job, plan: Plan, workplace: Workplace) -> list[str]:
     """The command line of a run, after `hwdkit`: begins it, or continues it."""
-    cell = place.folder / job.cell.name
+    cell = workplace.folder / job.cell.name
     line = [plan.command, "--recipe", f"{os.path.relpath(cell)}/recipe.yaml", "--set", f"seed={job.seed}"]
-    line += ["--out", str(place.folder / job.name), "--auto-resume"]
-    return [*line, "--data-root", str(place.data_root)]
+    line += ["--out", str(workplace.folder / job.name), "--auto-resume"]
+    return [*line, "--data-root", str(workplace.data_root)]
 
 
 def state(folder: Path, job: Job) -> dict[str, Any]:
@@ -94,12 +97,12 @@ def state(folder: Path, job: Job) -> dict[str, Any]:
     """
     path = RunDir(folder / job.name)
     try:
-        found = path.read_info()
+        info = path.read_info()
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(
             f"not readable: {error}", where=str(path.info), hint="delete that run's folder to make it again"
         ) from None
-    return found if isinstance(found, dict) and "status" in found else {"status": "missing"}
+    return info if isinstance(info, dict) and "status" in info else {"status": "missing"}
 
 
 def is_settled(info: dict[str, Any]) -> bool:
@@ -110,23 +113,23 @@ def is_settled(info: dict[str, Any]) -> bool:
 class Pool:
     """Runs jobs in so many processes at once as the workplace has devices."""
 
-    def __init__(self, plan: Plan, place: Workplace, *, lock: int, stop: StopRequest) -> None:
-        self.plan, self.place, self.lock, self.stop = plan, place, lock, stop
+    def __init__(self, plan: Plan, workplace: Workplace, *, lock: int, stop: StopRequest) -> None:
+        self.plan, self.workplace, self.lock, self.stop = plan, workplace, lock, stop
         self.running: list[Running] = []
         self.outcomes: list[Outcome] = []
-        self._told = ""
+        self._signalled = ""
 
     def failures(self) -> list[Outcome]:
         """Runs that failed of themselves, in the order in which they did: not those that obeyed a stop."""
         return [outcome for outcome in self.outcomes if outcome.exit_code and not outcome.obeyed]
 
-    def run(self, jobs: Sequence[Job], *, fail_fast: bool, look: Callable[[Outcome | None], None]) -> None:
+    def run(self, jobs: Sequence[Job], *, fail_fast: bool, ended: Callable[[Outcome], None]) -> None:
         """Run all jobs, unless a stop is requested or, with `fail_fast`, one fails.
 
         Args:
             jobs: in this order.
             fail_fast: stop the others cleanly when one fails.
-            look: called often, and with every outcome.
+            ended: called with every outcome.
 
         A second Ctrl-C leaves at once; what was saved stays. When a run cannot be started or looked at, those
         at work save first.
@@ -136,17 +139,16 @@ class Pool:
             while waiting or self.running:
                 if self.stop() or failed:
                     waiting.clear()
-                    self._tell_to_stop()
-                while waiting and len(self.running) < len(self.place.devices):
+                    self._stop_running()
+                while waiting and len(self.running) < len(self.workplace.devices):
                     self._start(waiting.pop(0))
                 time.sleep(POLL)
                 for outcome in self._ended():
                     self.outcomes.append(outcome)
                     failed |= fail_fast and outcome.exit_code != 0
-                    look(outcome)
-                look(None)
+                    ended(outcome)
         except HwdkitError:
-            self._tell_to_stop()
+            self._stop_running()
             for run in self.running:
                 run.process.wait()
             raise
@@ -154,15 +156,15 @@ class Pool:
             self._kill()
 
     def _start(self, job: Job) -> None:
-        slot = min(set(range(len(self.place.devices))) - {run.slot for run in self.running})
-        device = self.place.devices[slot]
+        slot = min(set(range(len(self.workplace.devices))) - {run.slot for run in self.running})
+        device = self.workplace.devices[slot]
         environment = dict(os.environ)
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
-        if len(self.place.devices) > 1:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // len(self.place.devices))))
-        line = [*arguments(job, self.plan, self.place), "--gpus", "0" if device is None else "1"]
-        log_path = self.place.folder / f"{job.name}.log"
+        if len(self.workplace.devices) > 1:
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // len(self.workplace.devices))))
+        line = [*arguments(job, self.plan, self.workplace), "--gpus", "0" if device is None else "1"]
+        log_path = self.workplace.folder / f"{job.name}.log"
         try:
             log_path.parent.mkdir(parents=True, exist_ok=True)
             answer: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # it outlives this function
@@ -179,7 +181,6 @@ class Pool:
         except OSError as error:
             raise write_failure(log_path, error) from error
         self.running.append(Running(job, process, slot, time.monotonic(), answer))
-        note_process(self.lock, process.pid)
 
     def _ended(self) -> list[Outcome]:
         done = [run for run in self.running if run.process.poll() is not None]
@@ -188,28 +189,28 @@ class Pool:
 
     def _outcome(self, run: Running) -> Outcome:
         code = run.process.returncode
-        messages = self.place.folder / f"{run.job.name}.log"
+        messages = self.workplace.folder / f"{run.job.name}.log"
         if messages.stat().st_size == 0:
             messages.unlink()
         run.answer.seek(0)
         try:
-            error = json.loads(run.answer.read()).get("error", {}) if code > 0 else {}
+            document = json.loads(run.answer.read())
         except ValueError:  # it was cut off before it could answer
-            error = {}
+            document = {}
         run.answer.close()
-        obeyed = run.told and code in (Interrupted.exit_code, Cancelled.exit_code)
-        return Outcome(run.job, code, time.monotonic() - run.began, error, obeyed)
+        obeyed = run.stopping and code in (Interrupted.exit_code, Cancelled.exit_code)
+        return Outcome(run.job, code, time.monotonic() - run.began, document, obeyed)
 
-    def _tell_to_stop(self) -> None:
+    def _stop_running(self) -> None:
         """Once a reason: a Ctrl-C that comes after a SIGTERM is passed on as well."""
         reason = self.stop.reason or "failure"
-        if self._told == reason:
+        if self._signalled == reason:
             return
-        self._told = reason
+        self._signalled = reason
         if self.running:
             log.info("stopping: %d at work will save first", len(self.running))
         for run in self.running:
-            run.told = True
+            run.stopping = True
             run.process.send_signal(signal.SIGINT if reason == "Ctrl-C" else signal.SIGTERM)
 
     def _kill(self) -> None:

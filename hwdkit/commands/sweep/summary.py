@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 import os
 import shlex
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
+from rich.text import Text
+
 from hwdkit.checkpoints.files import replacing
+from hwdkit.commands.sweep import Sweep
+from hwdkit.commands.sweep import folder as sweep_folder
 from hwdkit.commands.sweep.plan import Job, Plan, jobs
 from hwdkit.commands.sweep.runs import Outcome, state
 from hwdkit.engine.rundir import RunDir, training_seconds
-from hwdkit.errors import CheckpointError, DivergedError, HwdkitError
-from hwdkit.report.plots.style import Form
+from hwdkit.errors import CheckpointError, DivergedError, HwdkitError, RecipeError
+from hwdkit.report.render import printable
 from hwdkit.report.sweep import (
     CellResult,
     Metric,
@@ -23,7 +30,9 @@ from hwdkit.report.sweep import (
     sweep_csv,
     sweep_json,
     sweep_markdown,
+    sweep_table,
 )
+from hwdkit.terminal.command import Result
 
 SAME = {
     "dataset_fingerprint": "dataset",
@@ -33,34 +42,50 @@ SAME = {
 """What the runs of one table should agree on: key of run.json -> its name in a note."""
 
 
-def summarised(plan: Plan, folder: Path, *, metric: Metric, forms: tuple[Form, ...]) -> dict[str, Any]:
+def of_folder(options: Sweep) -> Result:
+    """Summarise what lies in the folder `--out`.
+
+    Raises:
+        RecipeError: no sweep does.
+    """
+    out = Path(options.out or "")
+    plan = sweep_folder.read(out)
+    if plan is None:
+        raise RecipeError("no sweep: sweep.json is missing", where=str(out))
+    return written(plan, out, options)
+
+
+def written(plan: Plan, folder: Path, options: Sweep, *, error: HwdkitError | None = None) -> Result:
     """Read all runs; write summary.csv, .json, .md and the figure in each of the forms.
 
     Returns:
-        out, counts of runs by status, files; the report itself, and what it holds as plain values.
+        The document has out, counts of runs by status, files, and the report's own fields.
     """
     from hwdkit.report.plots.sweep import can_draw, miou_lines  # matplotlib, for a summary only
 
-    report = collected(plan, folder)
-    texts = {"csv": sweep_csv(report), "json": sweep_json(report), "md": sweep_markdown(report, metric)}
-    files = [folder / f"summary.{suffix}" for suffix in texts]
-    for path, text in zip(files, texts.values(), strict=True):
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    why_not = can_draw(report)
-    for form in () if why_not else forms:
-        files.append(folder / f"summary.{form}")
-        with replacing(files[-1]) as temporary:
-            temporary.write_bytes(miou_lines(report, form, metric=metric))
-    statuses = [run.status for cell in report.cells for run in cell.runs]
-    if why_not:
-        report = SweepReport(report.recipe, report.keys, report.seeds, report.cells, (*report.notes, why_not))
-    return {
-        "out": str(folder),
-        "runs": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
-        "files": [str(path) for path in files],
-        "report": report,
+    report, metric = collected(plan, folder), options.metric
+    contents: dict[str, bytes] = {
+        "csv": sweep_csv(report).encode(),
+        "json": sweep_json(report).encode(),
+        "md": sweep_markdown(report, metric).encode(),
     }
+    if why_not := can_draw(report):
+        report = replace(report, notes=(*report.notes, why_not))
+    else:
+        contents |= {form: miou_lines(report, form, metric=metric) for form in options.forms()}
+    files = [str(folder / f"summary.{suffix}") for suffix in contents]
+    for path, content in zip(files, contents.values(), strict=True):
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(content)
+    runs = Counter(run.status for cell in report.cells for run in cell.runs)
+    document = {"out": str(folder), "runs": dict(runs), "files": files, **report.to_dict()}
+    return Result(document, lambda: render(report, files, metric), error)
+
+
+def render(report: SweepReport, files: Sequence[str], metric: Metric) -> Group:
+    """The summary's table, and where the files are."""
+    lines = [*report.notes, "written  " + "  ".join(files)]
+    return Group(sweep_table(report, metric), Text("\n".join(map(printable, lines))))
 
 
 def collected(plan: Plan, folder: Path) -> SweepReport:
@@ -74,10 +99,12 @@ def collected(plan: Plan, folder: Path) -> SweepReport:
             info = state(folder, job)
             runs.append(_result(folder, job, info))
             if info["status"] == "finished":
-                for key, found in facts.items():
-                    found.add(str(info.get(key)))
+                for key, values in facts.items():
+                    values.add(str(info.get(key)))
         cells.append(CellResult(cell.name, cell.line, cell.values, tuple(runs)))
-    notes = [f"the runs differ in their {SAME[key]}" for key, found in facts.items() if len(found) > 1]
+    notes = [
+        f"the runs differ in their {SAME[key]}" for key, different in facts.items() if len(different) > 1
+    ]
     if facts["dataset_partial"] == {"True"}:
         notes.append("the dataset is partial: numbers are not comparable with others")
     unfinished = sum(run.status not in ("finished", "diverged") for cell in cells for run in cell.runs)

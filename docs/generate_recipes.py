@@ -1,12 +1,8 @@
-"""Rewrites the tables of methods and of keys in recipes.md: `python docs/generate_schema.py`.
-
-Only the text between markers is touched; tests/test_docs.py fails when it is out of date.
-"""
+"""The tables of methods and of keys in recipes.md."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -19,22 +15,7 @@ from hwdkit.recipe.load import load
 from hwdkit.recipe.losses import LOSS_OPTIONS, LossOptions
 from hwdkit.recipe.schema import PAPER_SCALES, Recipe
 
-PAGE = Path(__file__).with_name("recipes.md")
 HEADER = "| key | value | default | |\n|---|---|---|---|\n"
-
-
-def replace_block(page: str, name: str, content: str) -> str:
-    """Put `content` between `<!-- begin NAME -->` and `<!-- end NAME -->`.
-
-    Raises:
-        ValueError: the page lacks the markers.
-    """
-    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    before, found, rest = page.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise ValueError(f"the page has no block {name!r}")
-    return f"{before}{begin}\n\n{content.strip()}\n\n{end}{after}"
 
 
 def tables() -> str:
@@ -66,10 +47,9 @@ def methods() -> str:
     return "\n".join(lines)
 
 
-def current() -> str:
-    """The page as it should be."""
-    page = replace_block(PAGE.read_text(encoding="utf-8"), "methods", methods())
-    return replace_block(page, "schema", tables())
+def blocks() -> dict[str, str]:
+    """Both texts that are generated in the page."""
+    return {"methods": methods(), "schema": tables()}
 
 
 def _table(model: type[BaseModel], prefix: str) -> str:
@@ -136,7 +116,3 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 def _first_line(model: type[BaseModel]) -> str:
     return (model.__doc__ or "").strip().partition("\n")[0]
-
-
-if __name__ == "__main__":
-    PAGE.write_text(current(), encoding="utf-8")

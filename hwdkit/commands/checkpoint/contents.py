@@ -1,4 +1,4 @@
-"""hwdkit checkpoint inspect | verify: what a file says of itself, and whether it holds what it says."""
+"""What a checkpoint says of itself."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 from rich.text import Text
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from hwdkit.checkpoints.files import file_digest, read_metadata, read_state_dict
-from hwdkit.engine.networks import NETWORK_FILES, load_network
+from hwdkit.engine.networks import NETWORK_FILES
 from hwdkit.errors import CheckpointError
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.report.render import printable
@@ -56,28 +54,7 @@ def inspect(path: Path) -> dict[str, Any]:
     }
 
 
-def verify(path: Path) -> dict[str, Any]:
-    """Load a checkpoint strictly, look at every number, and segment one image on the CPU.
-
-    Raises:
-        CheckpointError: any of it fails.
-    """
-    loaded = load_network(path)
-    state = loaded.model.state_dict()
-    require_finite(state, where=str(loaded.path))
-    logits = noisy_logits(loaded.model, where=str(loaded.path))
-    return {
-        "checkpoint": str(loaded.path),
-        "sha256": file_digest(loaded.path),
-        "network": title(loaded.model.spec.to_dict()),
-        "tensors": len(state),
-        "parameters": parameters(loaded.model),
-        "finite": True,
-        "logits": list(logits.shape),
-    }
-
-
-def render_inspect(result: dict[str, Any]) -> Table:
+def render(result: dict[str, Any]) -> Table:
     """One line a fact; what a file does not say has no line."""
     network = result["network"] if isinstance(result["network"], dict) else {}
     classes = result["classes"] if isinstance(result["classes"], list) else []
@@ -105,44 +82,6 @@ def render_inspect(result: dict[str, Any]) -> Table:
         if value not in (None, ""):
             table.add_row(name, Text(printable(str(value))))
     return table
-
-
-def render_verify(result: dict[str, Any]) -> str:
-    """One line: what was checked, and that it is right."""
-    return printable(
-        f"{result['checkpoint']}: {result['network']}, {result['tensors']} tensors fit and are finite, "
-        f"one image gives finite logits {'x'.join(map(str, result['logits']))}"
-    )
-
-
-def require_finite(state: Mapping[str, Tensor], *, where: str) -> None:
-    """Refuse weights of a run that has diverged.
-
-    Raises:
-        CheckpointError: names the tensors that are not finite.
-    """
-    broken = [
-        name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()
-    ]
-    if broken:
-        more = f" and {len(broken) - 6} more" if len(broken) > 6 else ""
-        raise CheckpointError(f"NaN or infinity in {', '.join(broken[:6])}{more}", where=where)
-
-
-def noisy_logits(model: Segmenter, *, where: str) -> Tensor:
-    """The logits (1, C, h, w) of one noisy image, always the same.
-
-    Raises:
-        CheckpointError: they are not finite.
-    """
-    image = torch.randint(256, (1, 3, 65, 97), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    with torch.inference_mode():
-        logits: Tensor = model.eval()(image).logits
-    if logits.shape[:2] != (1, model.spec.classes) or not logits.isfinite().all():
-        raise CheckpointError(
-            "its weights are finite, but the logits of an image are not", where=where, hint="it has diverged"
-        )
-    return logits
 
 
 def _file_of(path: Path) -> Path:

@@ -1,11 +1,9 @@
-"""hwdkit profile: what the networks of a recipe, of a checkpoint, or of a command line cost."""
+"""What the networks of a recipe, of a checkpoint, or of a command line cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,55 +12,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands.profile import budgets, described, train_step
-from hwdkit.commands.profile.budgets import Budgets
+from hwdkit.commands.profile import Profile, budgets, described, train_step
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import RecipeError
 from hwdkit.measure.profile import profile
 from hwdkit.models.segmenter import Segmenter
-from hwdkit.recipe.schema import Network, Recipe
+from hwdkit.recipe.schema import Recipe
 from hwdkit.report.render import printable
 from hwdkit.terminal.memory import explained_memory
 
-Counter = Literal["all", "torch", "thop", "paper"]
-Role = Literal["student", "teacher", "both"]
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEMORY_HINT = "give a smaller --batch or --input, or measure on the CPU (--gpus 0)"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit profile --help`. `role` None: both, but budgets bind one."""
-
-    role: Role | None = None
-    classes: int | None = None
-    sizes: tuple[tuple[int, int], ...] = ((512, 512),)
-    counter: Counter = "all"
-    latency: bool = False
-    train_step: bool = False
-    batch: int = 1
-    warmup: int = 5
-    iterations: int = 20
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    threads: int | None = None
-    budgets: Budgets = field(default_factory=Budgets)
-    cpu: bool = False
-    data_root: Path = Path("data")
-
-
-@dataclass(frozen=True)
-class Subjects:
-    """Where the networks come from; at least one.
-
-    Attributes:
-        recipes: their students and teachers.
-        checkpoints: files or run directories.
-        networks: described on the command line; `Options.classes` is set.
-    """
-
-    recipes: tuple[Recipe, ...] = ()
-    checkpoints: tuple[Path, ...] = ()
-    networks: tuple[Network, ...] = ()
 
 
 class Candidate(NamedTuple):
@@ -74,46 +34,54 @@ class Candidate(NamedTuple):
     model: Segmenter
 
 
-def run(subjects: Subjects, options: Options) -> dict[str, Any]:
+def run(options: Profile, recipes: Sequence[Recipe], *, cpu: bool) -> dict[str, Any]:
     """Profile networks at every asked-for size; pretrained weights are not loaded, they change no cost.
+
+    Args:
+        options: what the command line says.
+        recipes: those that it names.
+        cpu: even if there is a GPU.
 
     Returns:
         {"counter", "dtype", "threads", "profiles": [...], "budgets": [...], "train_step"}: JSON-able, one
         profile a network and size, one budget a bound and profile; `train_step` None unless asked for.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    dtype = options.dtype or "fp32"
+    warmup = options.warmup if options.warmup is not None else (2 if options.train_step else 5)
+    repeats = options.iterations or (10 if options.train_step else 20)
     rows, bound, step = [], [], None
     with _threads(options.threads), explained_memory(MEMORY_HINT):
-        for candidate in _candidates(subjects, options):
-            for size in options.sizes:
+        for candidate in _candidates(options, recipes):
+            for size in options.shapes() or [recipes[0].data.crop if options.train_step else (512, 512)]:
                 measured = profile(
                     candidate.model.to(device),
                     size,
-                    batch=options.batch,
-                    warmup=options.warmup,
-                    repeats=options.iterations if options.latency else 0,
-                    dtype=DTYPES[options.dtype],
+                    batch=options.batch or 1,
+                    warmup=warmup,
+                    repeats=repeats if options.timed else 0,
+                    dtype=DTYPES[dtype],
                     thop=options.counter in ("all", "thop"),
                 )
                 rows.append({"network": candidate.title, "role": candidate.role, **measured.to_dict()})
                 bound += rows[-1:] if candidate.bound else []
             candidate.model.to("cpu")
         if options.train_step:
-            (recipe,) = subjects.recipes
+            (recipe,) = recipes
             step = train_step.run(
                 recipe.teacher_alone() if options.role == "teacher" else recipe,
                 options.classes or described.classes_of(recipe, options.data_root),
                 device=device,
-                warmup=options.warmup,
-                repeats=options.iterations,
+                warmup=warmup,
+                repeats=repeats,
             )
         threads = torch.get_num_threads()
     return {
         "counter": options.counter,
-        "dtype": options.dtype,
+        "dtype": dtype,
         "threads": threads,
         "profiles": rows,
-        "budgets": budgets.verdicts(options.budgets, bound),
+        "budgets": budgets.verdicts(options.bounds(), bound),
         "train_step": step,
     }
 
@@ -129,27 +97,28 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _candidates(subjects: Subjects, options: Options) -> list[Candidate]:
+def _candidates(options: Profile, recipes: Sequence[Recipe]) -> list[Candidate]:
     """Everything that is profiled, built before the first is measured: a mistake costs no waiting."""
-    alone = len(subjects.recipes) + len(subjects.checkpoints) == 1
-    found = [each for recipe in subjects.recipes for each in _of_recipe(recipe, options, alone=alone)]
-    for path in subjects.checkpoints:
+    checkpoints = options.checkpoint or []
+    alone = len(recipes) + len(checkpoints) == 1
+    candidates = [each for recipe in recipes for each in _of_recipe(recipe, options, alone=alone)]
+    for path in checkpoints:
         loaded = load_network(path)
         name = str(loaded.metadata.get("recipe") or loaded.path.stem) if alone else str(path)
-        found.append(Candidate(printable(name), "network", True, loaded.model))
-    for section in subjects.networks:
+        candidates.append(Candidate(printable(name), "network", True, loaded.model))
+    for section in options.networks():
         assert options.classes is not None
         title = f"{section.head} {section.backbone}"
-        found.append(Candidate(title, "network", True, described.bare(section, options.classes)))
-    return found
+        candidates.append(Candidate(title, "network", True, described.bare(section, options.classes)))
+    return candidates
 
 
-def _of_recipe(recipe: Recipe, options: Options, *, alone: bool) -> Iterator[Candidate]:
+def _of_recipe(recipe: Recipe, options: Profile, *, alone: bool) -> Iterator[Candidate]:
     """A recipe's networks; of several recipes the student's alone, which will be deployed.
 
     Budgets bind the student, if nobody names a role and there is one.
     """
-    deployed: Role = "teacher" if recipe.student is None else "student"
+    deployed: Literal["student", "teacher"] = "teacher" if recipe.student is None else "student"
     bound = options.role or deployed
     shown = options.role or ("both" if alone else deployed)
     classes = options.classes or described.classes_of(recipe, options.data_root)
@@ -167,7 +136,7 @@ def _of_recipe(recipe: Recipe, options: Options, *, alone: bool) -> Iterator[Can
 
 def render(result: dict[str, Any]) -> Group:
     """One row a network and size; multiply-adds per image, with the auxiliary head as the papers count."""
-    counter: Counter = result["counter"]
+    counter: str = result["counter"]
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("network")
     columns = ["input", "params M", "deployed M"]
