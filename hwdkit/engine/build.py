@@ -16,7 +16,6 @@ from hwdkit.data.index import DatasetIndex
 from hwdkit.data.stream import train_stream
 from hwdkit.distributed import Ranks, sync_batchnorm_on_cpu
 from hwdkit.engine import requirements
-from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.loop import Plan, Training
 from hwdkit.engine.networks import Loaded
 from hwdkit.engine.objectives import Objective, Teach, frozen_teacher, ramp
@@ -32,7 +31,7 @@ from hwdkit.models.folding import fold_batch_norm
 from hwdkit.models.segmenter import NetworkSpec, Segmenter, convert_sync_batchnorm
 from hwdkit.models.segmenter import build as build_segmenter
 from hwdkit.recipe.losses import LossOptions
-from hwdkit.recipe.schema import Evaluate, Network, Recipe, Train
+from hwdkit.recipe.schema import Network, Recipe, Train
 from hwdkit.types import Batch
 
 
@@ -278,16 +277,4 @@ def stream(
         accumulate=recipe.train.accumulate,
         workers=data.workers,
         pin=ranks.device.type == "cuda",
-    )
-
-
-def protocol(section: Evaluate) -> Protocol:
-    """The evaluation protocol that a recipe names."""
-    return Protocol(
-        mode=section.mode,
-        window=section.window,
-        stride=section.stride,
-        scales=section.scales,
-        flip=section.flip,
-        absent=section.absent,
     )

@@ -189,7 +189,7 @@ def _evaluation(student: Segmenter, recipe: Recipe, index: DatasetIndex, ranks: 
     searches, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     try:
         with stance:
-            result = evaluate(student, pairs, build.protocol(recipe.evaluate), ranks=ranks)
+            result = evaluate(student, pairs, recipe.evaluate, ranks=ranks)
     finally:
         torch.backends.cudnn.benchmark = searches
     return {"miou": result.miou, "macc": result.macc, "pixel_accuracy": result.pixel_accuracy}
