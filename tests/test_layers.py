@@ -25,7 +25,13 @@ LAYERS = (
     ("cli", "__main__"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-READERS_OF_RECIPES = ("hwdkit.cli", "hwdkit.commands", "hwdkit.engine.build", "hwdkit.recipe")
+READERS_OF_RECIPES = (
+    "hwdkit.cli",
+    "hwdkit.commands",
+    "hwdkit.engine.build",
+    "hwdkit.engine.describe",
+    "hwdkit.recipe",
+)
 VALUES_IN_RECIPES = ("hwdkit.recipe.protocol",)
 """What recipes and results have in common; it knows of no recipe."""
 HOMES = {

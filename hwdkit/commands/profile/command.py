@@ -14,8 +14,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands.profile import budgets, described, train_step
+from hwdkit.commands.profile import budgets, train_step
 from hwdkit.commands.profile.budgets import Budgets
+from hwdkit.engine import describe
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import RecipeError
 from hwdkit.measure.profile import profile
@@ -102,7 +103,7 @@ def run(subjects: Subjects, options: Options) -> dict[str, Any]:
             (recipe,) = subjects.recipes
             step = train_step.run(
                 recipe.teacher_alone() if options.role == "teacher" else recipe,
-                options.classes or described.classes_of(recipe, options.data_root),
+                options.classes or describe.classes_of(recipe, options.data_root),
                 device=device,
                 warmup=options.warmup,
                 repeats=options.iterations,
@@ -140,7 +141,7 @@ def _candidates(subjects: Subjects, options: Options) -> list[Candidate]:
     for section in subjects.networks:
         assert options.classes is not None
         title = f"{section.head} {section.backbone}"
-        found.append(Candidate(title, "network", True, described.bare(section, options.classes)))
+        found.append(Candidate(title, "network", True, describe.bare(section, options.classes)))
     return found
 
 
@@ -152,12 +153,12 @@ def _of_recipe(recipe: Recipe, options: Options, *, alone: bool) -> Iterator[Can
     deployed: Role = "teacher" if recipe.student is None else "student"
     bound = options.role or deployed
     shown = options.role or ("both" if alone else deployed)
-    classes = options.classes or described.classes_of(recipe, options.data_root)
+    classes = options.classes or describe.classes_of(recipe, options.data_root)
     models: dict[Literal["student", "teacher"], Segmenter] = {}
     if recipe.student is not None and shown != "teacher":
-        models["student"] = described.bare(recipe.student, classes)
+        models["student"] = describe.bare(recipe.student, classes)
     if recipe.teacher is not None and shown != "student":
-        models["teacher"] = described.teacher(recipe, classes)
+        models["teacher"] = describe.teacher(recipe, classes)
     if not models:
         raise RecipeError(f"recipe {recipe.name} has no {options.role}", hint="choose another --role")
     for role, model in models.items():
