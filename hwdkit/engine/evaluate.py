@@ -92,6 +92,10 @@ class Evaluation:
     share: tuple[float, ...]
     protocol: Protocol
 
+    def scores(self) -> dict[str, float]:
+        """The numbers over all classes."""
+        return {"miou": self.miou, "macc": self.macc, "pixel_accuracy": self.pixel_accuracy}
+
     def to_dict(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """JSON-able, with class names; NaN becomes None."""
         per_class = [
@@ -100,9 +104,7 @@ class Evaluation:
         ]
         return {
             "images": self.images,
-            "miou": self.miou,
-            "macc": self.macc,
-            "pixel_accuracy": self.pixel_accuracy,
+            **self.scores(),
             "per_class": per_class,
             "absent_classes": [row["name"] for row in per_class if row["iou"] is None],
             "protocol": self.protocol.model_dump(),

@@ -176,10 +176,9 @@ def _evaluation(student: Segmenter, recipe: Recipe, index: DatasetIndex, ranks: 
     searches, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     try:
         with stance:
-            result = evaluate(student, pairs, recipe.evaluate, ranks=ranks)
+            return evaluate(student, pairs, recipe.evaluate, ranks=ranks).scores()
     finally:
         torch.backends.cudnn.benchmark = searches
-    return {"miou": result.miou, "macc": result.macc, "pixel_accuracy": result.pixel_accuracy}
 
 
 def _announce(recipe: Recipe, index: DatasetIndex, folder: RunDir, ranks: Ranks) -> None:
