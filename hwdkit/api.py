@@ -18,7 +18,7 @@ from hwdkit.commands.train import run as recipes
 from hwdkit.data.iterables import Reader, pairs, training_batches
 from hwdkit.distributed import Ranks, started
 from hwdkit.engine import build
-from hwdkit.engine.evaluate import Evaluation, Protocol
+from hwdkit.engine.evaluate import Evaluation
 from hwdkit.engine.evaluate import evaluate as evaluate_network
 from hwdkit.engine.networks import load_network, load_weights, network_in, self_description
 from hwdkit.engine.objectives import Objective, frozen_teacher
@@ -33,6 +33,7 @@ from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe import settings as written
 from hwdkit.recipe.load import in_line
 from hwdkit.recipe.load import load as load_recipe
+from hwdkit.recipe.protocol import Protocol
 
 __all__ = ["Evaluation", "Protocol", "Trained", "adapt", "distill", "evaluate", "fit", "load"]
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from hwdkit.distributed import sum_over_ranks
-
-Absent = Literal["present", "paper"]
-"""Which classes mIoU averages over: those in labels or predictions, or all with absent ones as 0."""
+from hwdkit.recipe.protocol import Absent
 
 
 class ConfusionMatrix:

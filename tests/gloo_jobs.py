@@ -23,7 +23,7 @@ from hwdkit.distributed import (
     sync_batchnorm_on_cpu,
 )
 from hwdkit.engine import build
-from hwdkit.engine.evaluate import Protocol, evaluate
+from hwdkit.engine.evaluate import evaluate
 from hwdkit.engine.loop import Hooks, Plan, fit
 from hwdkit.engine.objectives import Objective, frozen_teacher
 from hwdkit.engine.optim import poly_schedule
@@ -35,6 +35,7 @@ from hwdkit.models.contract import InputContract
 from hwdkit.models.segmenter import NetworkSpec, Segmenter
 from hwdkit.models.segmenter import build as build_network
 from hwdkit.recipe.load import loads_resolved
+from hwdkit.recipe.protocol import Protocol
 from hwdkit.types import Batch, SegOutput
 
 CLASSES = 5

@@ -16,7 +16,6 @@ from hwdkit.data.index import DatasetIndex
 from hwdkit.data.stream import train_stream
 from hwdkit.distributed import Ranks, sync_batchnorm_on_cpu
 from hwdkit.engine import requirements
-from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.loop import Plan, Training
 from hwdkit.engine.networks import Loaded
 from hwdkit.engine.objectives import Objective, Teach, frozen_teacher, ramp
@@ -34,7 +33,7 @@ from hwdkit.models.segmenter import NetworkSpec, Segmenter, convert_sync_batchno
 from hwdkit.models.segmenter import build as build_segmenter
 from hwdkit.recipe import schema
 from hwdkit.recipe.losses import LossOptions
-from hwdkit.recipe.schema import Evaluate, Recipe, Train
+from hwdkit.recipe.schema import Recipe, Train
 from hwdkit.recipe.settings import Settings
 from hwdkit.types import Batch
 
@@ -282,16 +281,4 @@ def stream(
         accumulate=recipe.train.accumulate,
         workers=data.workers,
         pin=ranks.device.type == "cuda",
-    )
-
-
-def protocol(section: Evaluate) -> Protocol:
-    """The evaluation protocol that a recipe names."""
-    return Protocol(
-        mode=section.mode,
-        window=section.window,
-        stride=section.stride,
-        scales=section.scales,
-        flip=section.flip,
-        absent=section.absent,
     )

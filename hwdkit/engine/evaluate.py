@@ -4,55 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hwdkit.distributed import Ranks, sum_over_ranks
-from hwdkit.errors import RecipeError
 from hwdkit.kernels.bilinear_argmax import upsampled_argmax
-from hwdkit.metrics import Absent, ConfusionMatrix
+from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.network import Network
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How images are shown to the network and how its answers are averaged; part of every result.
-
-    Attributes:
-        mode: `whole` feeds the image at its native size, `slide` windows of it.
-        window, stride: height, width in pixels; slide only.
-        scales, flip: logits (not probabilities) are combined over these, as the papers' code does.
-        absent: the rule for classes that do not occur, see `metrics.Absent`.
-    """
-
-    mode: Literal["whole", "slide"] = "whole"
-    window: tuple[int, int] = (512, 512)
-    stride: tuple[int, int] = (341, 341)
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    absent: Absent = "present"
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be evaluated.
-
-        Raises:
-            RecipeError: naming the value.
-        """
-        if not self.scales or min(self.scales) <= 0:
-            raise RecipeError(
-                f"scales must be positive and at least one, not {self.scales}", where="evaluate"
-            )
-        if self.mode == "slide" and (min(self.stride) < 1 or min(self.window) < 1):
-            raise RecipeError("window and stride must be positive", where="evaluate")
-        if self.mode == "slide" and (self.stride[0] > self.window[0] or self.stride[1] > self.window[1]):
-            raise RecipeError(
-                f"a stride of {self.stride} steps over pixels that no window of {self.window} sees",
-                where="evaluate",
-                hint="choose a stride no larger than the window, usually two thirds of it",
-            )
+from hwdkit.recipe.protocol import Protocol
 
 
 def predict(model: Network, image: Tensor, protocol: Protocol) -> Tensor:
@@ -130,6 +92,10 @@ class Evaluation:
     share: tuple[float, ...]
     protocol: Protocol
 
+    def scores(self) -> dict[str, float]:
+        """The numbers over all classes."""
+        return {"miou": self.miou, "macc": self.macc, "pixel_accuracy": self.pixel_accuracy}
+
     def to_dict(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """JSON-able, with class names; NaN becomes None."""
         per_class = [
@@ -138,12 +104,10 @@ class Evaluation:
         ]
         return {
             "images": self.images,
-            "miou": self.miou,
-            "macc": self.macc,
-            "pixel_accuracy": self.pixel_accuracy,
+            **self.scores(),
             "per_class": per_class,
             "absent_classes": [row["name"] for row in per_class if row["iou"] is None],
-            "protocol": {**vars(self.protocol)},
+            "protocol": self.protocol.model_dump(),
         }
 
 

@@ -68,7 +68,7 @@ def train(
         stop: where the time limit comes from; None: no limit.
 
     Returns:
-        What came out, on every rank.
+        What came out; the same on every rank, but for the times.
 
     Raises:
         Interrupted, Cancelled: stopped; saved if there is a folder.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwdkit.metrics import Absent
+from hwdkit.recipe.protocol import Absent
 
 Counts = NDArray[np.int64]
 """(images, 3, C): intersection, labelled and predicted pixels, of the pixels that are labelled at all."""

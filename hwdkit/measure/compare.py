@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hwdkit.engine.evaluate import Protocol, predict
+from hwdkit.engine.evaluate import predict
 from hwdkit.measure.bootstrap import Counts, differences, method_draws, resampled, scores
 from hwdkit.measure.comparison import Comparison, Difference, Method, Setting
 from hwdkit.metrics import confusion
 from hwdkit.models.segmenter import Segmenter
+from hwdkit.recipe.protocol import Protocol
 
 
 @torch.no_grad()

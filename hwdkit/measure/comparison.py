@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from hwdkit.engine.evaluate import Protocol
 from hwdkit.measure.bootstrap import Counts, Draws, Interval, scores
-from hwdkit.metrics import Absent
+from hwdkit.recipe.protocol import Absent, Protocol
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class Comparison:
         return {
             **facts,
             "notes": list(setting.notes),
-            "protocol": {**vars(setting.protocol)},
+            "protocol": setting.protocol.model_dump(),
             "baseline": self.baseline.name if self.baseline else None,
             "classes": [
                 {"name": name, "share": share}

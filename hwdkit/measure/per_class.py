@@ -19,8 +19,9 @@ from hwdkit.kernels.bilinear_argmax import upsampled_argmax
 from hwdkit.measure.divergence import Divergence, Measure, image_sums
 from hwdkit.measure.profile import count_macs, count_parameters
 from hwdkit.measure.types import ClassRow, Example, ModelSummary, PerClassReport, Role
-from hwdkit.metrics import Absent, ConfusionMatrix
+from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.segmenter import Segmenter
+from hwdkit.recipe.protocol import Absent
 from hwdkit.types import IGNORE
 
 

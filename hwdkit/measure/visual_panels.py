@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hwdkit.engine.evaluate import Protocol, predict
+from hwdkit.engine.evaluate import predict
 from hwdkit.measure.overlay import Pixels, shrink
 from hwdkit.measure.per_class import Entrant
 from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.segmenter import Segmenter
+from hwdkit.recipe.protocol import Protocol
 from hwdkit.types import IGNORE
 
 Score = Literal["miou", "pixel_accuracy"]

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from hwdkit.errors import RecipeError
 from hwdkit.recipe.find import PUBLISHED, files_of, find, shown, text, tree
-from hwdkit.recipe.schema import Section
+from hwdkit.recipe.section import Section
 from hwdkit.recipe.written import parse
 
 

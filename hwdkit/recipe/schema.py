@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hwdkit.errors import RecipeError
 from hwdkit.recipe.losses import AnyLoss
+from hwdkit.recipe.protocol import Protocol
+from hwdkit.recipe.section import Section
 
 PAPER_SCALES = tuple(round(0.5 + k / 10, 1) for k in range(16))
 """0.5, 0.6 ... 2.0: the discrete scales of the HWD and CIRKD training code."""
@@ -21,10 +23,6 @@ RESUMABLE = {"data.workers", "train.log_every", "train.evaluate_every", "train.s
 
 SAME_SCORES = (RESUMABLE | {"summary"}) - {"train.evaluate_every"}
 """Keys that change no weight and no score: validating more often finds another best."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -169,17 +167,6 @@ class Train(Section):
         return self
 
 
-class Evaluate(Section):
-    mode: Literal["whole", "slide"] = Field("whole", description="native size, or windows of it")
-    window: tuple[int, int] = Field((512, 512), description="height, width; slide only")
-    stride: tuple[int, int] = Field((341, 341), description="height, width; slide only")
-    scales: tuple[float, ...] = Field((1.0,), description="logits are averaged over these")
-    flip: bool = Field(False, description="average with the mirrored image")
-    absent: Literal["present", "paper"] = Field(
-        "present", description="mIoU over classes present in label or prediction, or over all (absent = 0)"
-    )
-
-
 class Recipe(Section):
     """One run, completely: data, networks, losses, optimisation."""
 
@@ -192,7 +179,7 @@ class Recipe(Section):
     losses: dict[str, AnyLoss] = Field(default_factory=dict, validate_default=True)
     optimizer: Optimizer = Optimizer.model_validate({})
     train: Train = Train.model_validate({})
-    evaluate: Evaluate = Evaluate.model_validate({})
+    evaluate: Protocol = Protocol.model_validate({})
 
     @field_validator("name")
     @classmethod

@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError
 from hwdkit.errors import CheckpointError, RecipeError
 from hwdkit.recipe.complaints import explain
 from hwdkit.recipe.load import leaves, to_yaml, written_at
-from hwdkit.recipe.schema import RESUMABLE, Optimizer, Section, Train
+from hwdkit.recipe.schema import RESUMABLE, Optimizer, Train
+from hwdkit.recipe.section import Section
 from hwdkit.recipe.written import Place
 
 

@@ -148,7 +148,7 @@ def test_a_teacher_of_other_classes_is_refused_before_the_data_is_there(pair: Pa
         *("distill", "-r", "camvid-mbv2-cwd", "--dry-run", "--data-root", tmp_path, "--teacher", pair.teacher)
     )
     assert outcome.code == 5
-    assert "checkpoint has 12 classes, camvid has 11" in outcome.err
+    assert "checkpoint has 12 classes, camvid is counted with 11" in outcome.err
 
 
 def test_dry_run_and_resume_exclude_each_other(pair: Pair) -> None:

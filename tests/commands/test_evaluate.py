@@ -18,9 +18,10 @@ from hwdkit.checkpoints.files import load_model, save_model
 from hwdkit.commands.evaluate import scores as evaluate
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index, save_index
-from hwdkit.engine.evaluate import Protocol, predict
+from hwdkit.engine.evaluate import predict
 from hwdkit.engine.networks import load_network
 from hwdkit.metrics import ConfusionMatrix
+from hwdkit.recipe.protocol import Protocol
 
 
 def measured(pair: Pair, *more: object) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import torch
 from rich.console import Console
 from tiny_runs import STUDENT, TEACHER, Pair, hwdkit
 
-from hwdkit.commands.profile import described, train_step
+from hwdkit.commands.profile import train_step
 from hwdkit.commands.profile.train_step import random_batches
 from hwdkit.distributed import Ranks
-from hwdkit.engine import build
+from hwdkit.engine import build, describe
 from hwdkit.engine.loop import Training
 from hwdkit.engine.objectives import Teach
 from hwdkit.measure import train_step as report
@@ -106,8 +106,8 @@ def pieces(*overrides: str) -> tuple[Recipe, Training, Teach, torch.nn.Module, l
     tiny = [f"student.backbone_options={small}", "student.head_channels=8", "data.crop=[32, 32]"]
     recipe = load("scenes-r10-hwd", overrides=[*tiny, "train.batch_size=2", *overrides])
     assert recipe.student is not None
-    teacher = described.bare(recipe.student, 5)
-    training = build.training(recipe, described.bare(recipe.student, 5), Ranks(0, 1, CPU), teacher)
+    teacher = describe.bare(recipe.student, 5)
+    training = build.training(recipe, describe.bare(recipe.student, 5), Ranks(0, 1, CPU), teacher)
     loaded = build.Loaded(teacher, Path(), (), (), {})
     teach = build.teach(recipe, loaded, training.objective, Ranks(0, 1, CPU))
     return recipe, training, teach, teacher, random_batches(recipe, 5, CPU)

@@ -19,11 +19,12 @@ from hwdkit.checkpoints.files import load_model, save_model
 from hwdkit.commands.visualize import weights
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index
-from hwdkit.engine.evaluate import Protocol, predict
+from hwdkit.engine.evaluate import predict
 from hwdkit.engine.networks import load_network
 from hwdkit.losses.hwd import HWD
 from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.segmenter import Segmenter
+from hwdkit.recipe.protocol import Protocol
 
 Seen = list[tuple[torch.Tensor, dict[str, torch.Tensor]]]
 MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}

@@ -310,8 +310,8 @@ def test_channels_last_is_refused_where_torch_would_crash(network: Callable[...,
 
 def test_a_recipes_evaluation_protocol_is_checked_before_training() -> None:
     with pytest.raises(RecipeError, match="stride"):
-        build.protocol(recipe("evaluate: {mode: slide, window: [256, 256]}").evaluate)
-    assert build.protocol(recipe().evaluate).absent == "present"
+        recipe("evaluate: {mode: slide, window: [256, 256]}")
+    assert recipe().evaluate.absent == "present"
 
 
 def test_what_no_loss_reaches_is_frozen_before_processes_wait_for_its_gradient() -> None:

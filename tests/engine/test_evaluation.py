@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hwdkit.distributed import Ranks
-from hwdkit.engine.evaluate import Protocol, _starts, evaluate, image_logits, predict
+from hwdkit.engine.evaluate import _starts, evaluate, image_logits, predict
 from hwdkit.errors import RecipeError
 from hwdkit.models.segmenter import Segmenter
+from hwdkit.recipe.protocol import Protocol
 from hwdkit.types import Batch
 
 ONE = Ranks(0, 1, torch.device("cpu"))

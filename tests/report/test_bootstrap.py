@@ -19,7 +19,8 @@ from hwdkit.measure.bootstrap import (
     resampled,
     scores,
 )
-from hwdkit.metrics import Absent, ConfusionMatrix
+from hwdkit.metrics import ConfusionMatrix
+from hwdkit.recipe.protocol import Absent
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -16,12 +16,13 @@ import torch
 from rich.console import Console
 from test_bootstrap import random_counts
 
-from hwdkit.engine.evaluate import Protocol, predict
+from hwdkit.engine.evaluate import predict
 from hwdkit.measure.bootstrap import Interval, scores
 from hwdkit.measure.compare import compare, image_counts
 from hwdkit.measure.comparison import Comparison, Costs, Difference, Member, Method, Setting
 from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.segmenter import NetworkSpec, build
+from hwdkit.recipe.protocol import Protocol
 from hwdkit.report import compare_formats as formats
 from hwdkit.report.compare_tables import closing_notes, comparison_page, said, sentence
 from hwdkit.report.plots.compare import intervals

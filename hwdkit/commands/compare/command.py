@@ -17,12 +17,12 @@ from hwdkit.commands.compare.folders import with_runs_below
 from hwdkit.commands.compare.runs import Group, Network, read_groups
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, load_index
-from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.networks import load_network, require_classes
 from hwdkit.errors import UsageError
 from hwdkit.measure.bootstrap import Counts
 from hwdkit.measure.compare import compare
 from hwdkit.measure.comparison import Comparison, Member, Method, Setting
+from hwdkit.recipe.protocol import Protocol
 from hwdkit.recipe.published import published
 from hwdkit.report import compare_formats as formats
 from hwdkit.report.compare_tables import comparison_page

@@ -78,7 +78,7 @@ def counted(
 
 def _key(network: Network, setting: Setting) -> str:
     """Everything that the counts depend on; the rule for absent classes comes after counting."""
-    protocol = {key: value for key, value in vars(setting.protocol).items() if key != "absent"}
+    protocol = setting.protocol.model_dump(exclude={"absent"})
     facts = [network.digest, setting.fingerprint, setting.split, setting.images, protocol, __version__]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

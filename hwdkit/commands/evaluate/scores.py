@@ -21,11 +21,11 @@ from hwdkit.data.decode import raw_ids
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import eval_pairs
 from hwdkit.distributed import started
-from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.evaluate import evaluate as evaluate_network
 from hwdkit.engine.networks import load_network, require_classes
 from hwdkit.errors import GateError
 from hwdkit.measure.overlay import image_png, mask_png, overlay
+from hwdkit.recipe.protocol import Protocol
 from hwdkit.terminal import console, paths, values
 from hwdkit.terminal.memory import WHILE_EVALUATING, explained_memory
 

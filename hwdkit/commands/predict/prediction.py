@@ -21,10 +21,10 @@ from hwdkit.commands.predict.own_images import Found, read_upright
 from hwdkit.data.decode import raw_ids
 from hwdkit.data.index import load_index
 from hwdkit.datasets.table import DATASETS
-from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.evaluate import predict as class_map
 from hwdkit.engine.networks import Loaded, require_classes
 from hwdkit.measure.overlay import Pixels, colourise, image_png, mask_png, overlay
+from hwdkit.recipe.protocol import Protocol
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 

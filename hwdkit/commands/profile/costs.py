@@ -12,7 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands.profile import Profile, budgets, described, train_step
+from hwdkit.commands.profile import Profile, budgets, train_step
+from hwdkit.engine import describe
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import RecipeError
 from hwdkit.measure.profile import profile
@@ -70,7 +71,7 @@ def run(options: Profile, recipes: Sequence[Recipe], *, cpu: bool) -> dict[str, 
             (recipe,) = recipes
             step = train_step.run(
                 recipe.teacher_alone() if options.role == "teacher" else recipe,
-                options.classes or described.classes_of(recipe, options.data_root),
+                options.classes or describe.classes_of(recipe, options.data_root),
                 device=device,
                 warmup=warmup,
                 repeats=repeats,
@@ -109,7 +110,7 @@ def _candidates(options: Profile, recipes: Sequence[Recipe]) -> list[Candidate]:
     for section in options.networks():
         assert options.classes is not None
         title = f"{section.head} {section.backbone}"
-        candidates.append(Candidate(title, "network", True, described.bare(section, options.classes)))
+        candidates.append(Candidate(title, "network", True, describe.bare(section, options.classes)))
     return candidates
 
 
@@ -121,12 +122,12 @@ def _of_recipe(recipe: Recipe, options: Profile, *, alone: bool) -> Iterator[Can
     deployed: Literal["student", "teacher"] = "teacher" if recipe.student is None else "student"
     bound = options.role or deployed
     shown = options.role or ("both" if alone else deployed)
-    classes = options.classes or described.classes_of(recipe, options.data_root)
+    classes = options.classes or describe.classes_of(recipe, options.data_root)
     models: dict[Literal["student", "teacher"], Segmenter] = {}
     if recipe.student is not None and shown != "teacher":
-        models["student"] = described.bare(recipe.student, classes)
+        models["student"] = describe.bare(recipe.student, classes)
     if recipe.teacher is not None and shown != "student":
-        models["teacher"] = described.teacher(recipe, classes)
+        models["teacher"] = describe.teacher(recipe, classes)
     if not models:
         raise RecipeError(f"recipe {recipe.name} has no {options.role}", hint="choose another --role")
     for role, model in models.items():

@@ -11,10 +11,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands.profile import described
 from hwdkit.commands.train.run import COMMANDS
 from hwdkit.distributed import Ranks
-from hwdkit.engine import build
+from hwdkit.engine import build, describe
 from hwdkit.engine.networks import Loaded
 from hwdkit.measure.train_step import measure_train_step
 from hwdkit.recipe.schema import Recipe
@@ -43,9 +42,9 @@ def run(recipe: Recipe, classes: int, *, device: torch.device, warmup: int, repe
     """
     build.require_possible(recipe.train, device)
     ranks = Ranks(0, 1, device)
-    student = described.bare(recipe.network, classes)
+    student = describe.bare(recipe.network, classes)
     student.check_batch(recipe.train.batch_size // recipe.train.accumulate)
-    teacher = described.teacher(recipe, classes) if build.needs_teacher(recipe) else None
+    teacher = describe.teacher(recipe, classes) if build.needs_teacher(recipe) else None
     training = build.training(recipe, student, ranks, teacher)
     teach = None
     if teacher is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -47,15 +47,18 @@ class Train:
         ),
     ] = False
 
+    NEW: ClassVar[tuple[str, ...]] = ("out", "init_from", "dry_run")
+    """Fields that belong to a new run."""
+
     def __post_init__(self) -> None:
         if (self.recipe is None) == (self.resume is None):
             raise UsageError("give either --recipe (a new run) or --resume (an old one)")
         if self.auto_resume and self.out is None:
             raise UsageError("--auto-resume needs --out: the run directory to continue, or to begin")
-        for option in ("out", "init_from", "teacher", "dry_run") if self.resume is not None else ():
-            if getattr(self, option, None) not in (None, False):
-                name = f"--{option.replace('_', '-')}"
-                raise UsageError(f"{name} means nothing with --resume, which continues a run as it was")
+        for name in self.NEW if self.resume is not None else ():
+            if getattr(self, name) not in (None, False):
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} means nothing with --resume, which continues a run as it was")
         values.seconds(self.max_time)
         self.launch_plan()
 
@@ -100,6 +103,8 @@ class Distill(Train):
     teacher: Annotated[
         str | None, typer.Option(help="The teacher's checkpoint or run directory; wins over the recipe.")
     ] = None
+
+    NEW = ("out", "init_from", "teacher", "dry_run")
 
     def prepared(self, recipe: Recipe) -> Recipe:
         return recipe.student_taught(by=self.teacher)

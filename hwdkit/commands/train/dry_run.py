@@ -18,21 +18,19 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from hwdkit.data.index import load_index
+from hwdkit.data.index import DatasetIndex, load_index
 from hwdkit.data.stream import require_divisible
-from hwdkit.datasets.table import DATASETS, layout_of
-from hwdkit.engine import build
-from hwdkit.engine.networks import Loaded, load_network, require_classes
+from hwdkit.datasets.table import DATASETS
+from hwdkit.engine import build, describe
+from hwdkit.engine.networks import load_network, require_classes
 from hwdkit.engine.objectives import Objective
 from hwdkit.engine.rundir import RunDir
-from hwdkit.errors import CheckpointError, HwdkitError
+from hwdkit.errors import HwdkitError
 from hwdkit.losses import Loss
 from hwdkit.losses.features import LOGITS
 from hwdkit.models.segmenter import Segmenter
-from hwdkit.models.segmenter import build as build_segmenter
-from hwdkit.recipe.load import load
 from hwdkit.recipe.losses import LossOptions
-from hwdkit.recipe.schema import Network, Recipe
+from hwdkit.recipe.schema import Recipe
 from hwdkit.types import SegOutput
 
 Found = TypeVar("Found")
@@ -103,54 +101,42 @@ def run(
     Raises:
         RecipeError: the networks and losses do not fit each other.
     """
-    section = recipe.network
     missing: list[HwdkitError] = []
     index = _checked(missing, lambda: load_index(data_root / recipe.data.dataset))
     if index is None and recipe.data.dataset not in DATASETS:
         raise missing[-1]  # nobody else knows how many classes it has
-    classes = len((index or layout_of(recipe.data.dataset)).classes)
-    train = recipe.train
+    classes = len(index.classes) if index else describe.classes_of(recipe, data_root)
+    data, train = recipe.data, recipe.train
     _checked(missing, lambda: require_divisible(train.batch_size, world=ranks, accumulate=train.accumulate))
     if out is not None:
         _checked(missing, lambda: RunDir(out).require_unused())
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     _checked(missing, lambda: build.require_possible(train, device))
-    _checked(missing, lambda: build.pretrained_weights(section))
+    _checked(missing, lambda: build.pretrained_weights(recipe.network))
     if init_from is not None:
         _checked(missing, lambda: load_network(init_from))
-    student = _on_meta(section, classes)
-    share = train.batch_size // (ranks * train.accumulate)
+    with torch.device("meta"):
+        student = describe.bare(recipe.network, classes)
     if ranks == 1:
-        _checked(missing, lambda: student.train().check_batch(share))
-    teacher, origin = None, ""
+        _checked(missing, lambda: student.train().check_batch(train.batch_size // train.accumulate))
+    networks = {recipe.trains: _network(student, "")}
+    teacher = None
     if build.needs_teacher(recipe):
-        loaded = _checked(missing, lambda: load_network(build.teacher_checkpoint(recipe)))
-        if loaded and index:
-            _checked(missing, lambda: require_classes(loaded, index))
-        elif loaded and loaded.model.spec.classes != classes:
-            raise CheckpointError(
-                f"checkpoint has {loaded.model.spec.classes} classes, {recipe.data.dataset} has {classes}",
-                where=str(loaded.path),
-            )
-        teacher, origin = _teacher(recipe, loaded, classes)
-        if teacher is None:
-            raise missing[-1]  # without a teacher's shape there is nothing to show
+        teacher, origin = _teacher(recipe, classes, index, missing)
+        networks["teacher"] = _network(teacher, origin)
     with torch.device("meta"):
         goal = build.objective(recipe, student, teacher)
-    outputs = _outputs(goal, teacher, recipe.data.crop)
+    outputs = _outputs(goal, teacher, data.crop)
     entries = {name: recipe.losses[name] for name in goal.losses}
     result = {
         "dry_run": True,
         "recipe": recipe.name,
-        "dataset": recipe.data.dataset,
+        "dataset": data.dataset,
         "classes": classes,
-        "crop": list(recipe.data.crop),
-        "batch_size": recipe.train.batch_size,
-        "iterations": recipe.train.iterations,
-        "networks": {
-            recipe.trains: _network(student, ""),
-            **({"teacher": _network(teacher, origin)} if teacher is not None else {}),
-        },
+        "crop": list(data.crop),
+        "batch_size": train.batch_size,
+        "iterations": train.iterations,
+        "networks": networks,
         "losses": [asdict(_plan(name, entries[name], loss, outputs)) for name, loss in goal.losses.items()],
         "missing": [{"message": str(error), "exit_code": error.exit_code} for error in missing],
     }
@@ -165,23 +151,22 @@ def _checked(missing: list[HwdkitError], check: Callable[[], Found]) -> Found | 
         return None
 
 
-def _on_meta(section: Network, classes: int) -> Segmenter:
-    with torch.device("meta"):
-        return build.network(section.model_copy(update={"pretrained": False}), classes)
-
-
-def _teacher(recipe: Recipe, loaded: Loaded | None, classes: int) -> tuple[Segmenter | None, str]:
-    """The teacher as its checkpoint describes it, else as the recipe that would train it does."""
+def _teacher(
+    recipe: Recipe, classes: int, index: DatasetIndex | None, missing: list[HwdkitError]
+) -> tuple[Segmenter, str]:
+    """The teacher as its checkpoint describes it, else as a recipe does; and where that checkpoint lies."""
+    loaded = _checked(missing, lambda: load_network(build.teacher_checkpoint(recipe)))
     if loaded is not None:
+        if index is not None:
+            _checked(missing, lambda: require_classes(loaded, index))
+            classes = loaded.model.spec.classes
         with torch.device("meta"):
-            return build_segmenter(loaded.model.spec), str(loaded.path)
-    assert recipe.teacher is not None
-    if recipe.teacher.checkpoint is not None or recipe.teacher.recipe is None:
-        return None, ""
-    described = load(recipe.teacher.recipe).teacher
-    if described is None or described.backbone is None:
-        return None, ""
-    return _on_meta(described, classes), f"not trained yet: {recipe.teacher.recipe}"
+            return describe.as_trained(loaded, recipe, classes), str(loaded.path)
+    section, teacher = describe.teacher_section(recipe), recipe.teacher
+    if section is None or teacher is None:
+        raise missing[-1]  # without a teacher's shape there is nothing to show
+    with torch.device("meta"):
+        return describe.bare(section, classes), f"not trained yet: {teacher.recipe or recipe.name}"
 
 
 def _outputs(

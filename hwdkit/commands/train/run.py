@@ -21,11 +21,12 @@ from hwdkit.distributed import Ranks, on_main_rank, started
 from hwdkit.engine import build
 from hwdkit.engine import train as session
 from hwdkit.engine.evaluate import evaluate
-from hwdkit.engine.networks import description, load_network, load_weights, require_classes
+from hwdkit.engine.loop import Training
+from hwdkit.engine.networks import Loaded, description, load_network, load_weights, require_classes
+from hwdkit.engine.objectives import Teach
 from hwdkit.engine.run import Metrics, Run, Trained, finished
 from hwdkit.engine.rundir import RunDir, default_path
 from hwdkit.models.network import Network
-from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.load import digest, dump
 from hwdkit.recipe.schema import Recipe
 from hwdkit.terminal.memory import explained_memory
@@ -76,34 +77,44 @@ def train(
             on_main_rank(lambda: folder.require_unused(or_unsaved=restart))
         teacher = load_network(build.teacher_checkpoint(recipe)) if build.needs_teacher(recipe) else None
         index = prepared_index(recipe.data.dataset, data_root)
-        facts: dict[str, Any] = {"teacher": None, "teacher_sha256": None}
         if teacher:
             require_classes(teacher, index)
-            facts = {"teacher": str(teacher.path), "teacher_sha256": file_digest(teacher.path)}
             # The very file: running the kept recipe again repeats this run.
             recipe = recipe.student_taught(by=str(teacher.path.resolve()))
 
-        _set_determinism(recipe.train.deterministic)
-        torch.manual_seed(recipe.seed)
-        network = build.network(recipe.network, len(index.classes))
-        if init_from:
-            loaded = load_network(init_from)
-            load_weights(network, loaded.model.state_dict(), where=str(loaded.path))
-        training = build.training(recipe, network, ranks, teacher.model if teacher else None)
-        teach = build.teach(recipe, teacher, training.objective, ranks) if teacher else None
+        training, teach = _built(recipe, len(index.classes), teacher, ranks=ranks, init_from=init_from)
+        more = "" if data_root == DATA else f" --data-root {data_root}"
         return session.train(
             training,
             lambda step: build.stream(recipe, index, start_step=step, ranks=ranks),
             teach,
             plan=build.plan(recipe),
-            run=_run(
-                recipe, network, index, folder=folder, facts=facts, ranks=ranks,
-                resume=resume, restart=restart, data_root=data_root,
+            run=Run(
+                name=recipe.name,
+                describe=lambda step, metrics: description(
+                    training.objective.student,
+                    index,
+                    role=recipe.trains,
+                    recipe=recipe.name,
+                    recipe_sha256=digest(recipe),
+                    step=step,
+                    metrics=metrics,
+                ),
+                folder=folder,
+                network_file=f"{recipe.trains}.safetensors",
+                recipe=dump(recipe),
+                facts=_facts(recipe, index, teacher),
+                resume=resume,
+                restart=restart,
+                keep_evaluated=recipe.train.keep_evaluated,
+                resumed_by=f"hwdkit {COMMANDS[recipe.trains]} --resume {folder.path}{more}",
+                on_start=lambda: _announce(recipe, index, folder, ranks),
+                on_end=lambda: _draw_curves(folder),
             ),
             evaluate=lambda student: _evaluation(student, recipe, index, ranks),
             ranks=ranks,
             stop=stop,
-        )  # fmt: skip
+        )
 
 
 def prepared_index(dataset: str, data_root: Path) -> DatasetIndex:
@@ -118,66 +129,41 @@ def prepared_index(dataset: str, data_root: Path) -> DatasetIndex:
     return load_index(data_root / dataset)
 
 
-def _run(
-    recipe: Recipe,
-    network: Segmenter,
-    index: DatasetIndex,
-    *,
-    folder: RunDir,
-    facts: dict[str, Any],
-    ranks: Ranks,
-    resume: bool,
-    restart: bool,
-    data_root: Path,
-) -> Run:
-    """What the run of a recipe is called, what it says of itself and of its networks."""
-    command, sha256 = COMMANDS[recipe.trains], digest(recipe)
-    more = "" if data_root == DATA else f" --data-root {data_root}"
-
-    def describe(step: int, metrics: Metrics) -> dict[str, Any]:
-        return description(
-            network,
-            index,
-            role=recipe.trains,
-            recipe=recipe.name,
-            recipe_sha256=sha256,
-            step=step,
-            metrics=metrics,
-        )
-
-    def announce() -> None:
-        if index.partial:
-            log.warning("dataset %s is partial: numbers are not comparable", index.name)
-        log.info(_beginning(recipe, len(index.splits[recipe.data.train_split]), ranks))
-        log.info("run directory: %s", folder.path)
-
-    def draw() -> None:
-        from hwdkit.report.plots.curves import curves  # matplotlib, for a finished run only
-
-        folder.write_curves(curves(folder.read_metrics()))
-
-    return Run(
-        name=recipe.name,
-        describe=describe,
-        folder=folder,
-        network_file=f"{recipe.trains}.safetensors",
-        recipe=dump(recipe),
-        facts={
-            "command": command,
-            "recipe": recipe.name,
-            "recipe_sha256": sha256,
-            "dataset": index.name,
-            "dataset_fingerprint": index.fingerprint,
-            "dataset_partial": index.partial,
-            **facts,
-        },
-        resume=resume,
-        restart=restart,
-        keep_evaluated=recipe.train.keep_evaluated,
-        resumed_by=f"hwdkit {command} --resume {folder.path}{more}",
-        on_start=announce,
-        on_end=draw,
+def _built(
+    recipe: Recipe, classes: int, teacher: Loaded | None, *, ranks: Ranks, init_from: Path | None
+) -> tuple[Training, Teach | None]:
+    """What is trained and who teaches it, on this rank's device."""
+    torch.use_deterministic_algorithms(
+        recipe.train.deterministic != "off", warn_only=recipe.train.deterministic == "warn"
     )
+    torch.backends.cudnn.benchmark = recipe.train.deterministic == "off"
+    torch.manual_seed(recipe.seed)
+    network = build.network(recipe.network, classes)
+    if init_from:
+        loaded = load_network(init_from)
+        load_weights(network, loaded.model.state_dict(), where=str(loaded.path))
+    training = build.training(recipe, network, ranks, teacher.model if teacher else None)
+    return training, build.teach(recipe, teacher, training.objective, ranks) if teacher else None
+
+
+def _facts(recipe: Recipe, index: DatasetIndex, teacher: Loaded | None) -> dict[str, Any]:
+    """What run.json says of a run from its beginning on."""
+    return {
+        "command": COMMANDS[recipe.trains],
+        "recipe": recipe.name,
+        "recipe_sha256": digest(recipe),
+        "dataset": index.name,
+        "dataset_fingerprint": index.fingerprint,
+        "dataset_partial": index.partial,
+        "teacher": str(teacher.path) if teacher else None,
+        "teacher_sha256": file_digest(teacher.path) if teacher else None,
+    }
+
+
+def _draw_curves(folder: RunDir) -> None:
+    from hwdkit.report.plots.curves import curves  # matplotlib, for a finished run only
+
+    folder.write_curves(curves(folder.read_metrics()))
 
 
 def _evaluation(student: Network, recipe: Recipe, index: DatasetIndex, ranks: Ranks) -> Metrics:
@@ -190,32 +176,28 @@ def _evaluation(student: Network, recipe: Recipe, index: DatasetIndex, ranks: Ra
     searches, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     try:
         with stance:
-            result = evaluate(student, pairs, build.protocol(recipe.evaluate), ranks=ranks)
+            return evaluate(student, pairs, recipe.evaluate, ranks=ranks).scores()
     finally:
         torch.backends.cudnn.benchmark = searches
-    return {"miou": result.miou, "macc": result.macc, "pixel_accuracy": result.pixel_accuracy}
 
 
-def _beginning(recipe: Recipe, images: int, ranks: Ranks) -> str:
-    """What is trained, on how much, by whom."""
+def _announce(recipe: Recipe, index: DatasetIndex, folder: RunDir, ranks: Ranks) -> None:
+    """Log what is trained, on how much, by whom, and where it is kept."""
+    if index.partial:
+        log.warning("dataset %s is partial: numbers are not comparable", index.name)
+    images = len(index.splits[recipe.data.train_split])
     batch, iterations = recipe.train.batch_size, recipe.train.iterations
     work = f"training the {recipe.trains}"
-    if recipe.student is not None and recipe.teacher is not None and recipe.teacher.checkpoint is not None:
+    if recipe.student and recipe.teacher and recipe.teacher.checkpoint is not None:
         work = f"distilling from {recipe.teacher.checkpoint}"
-    epochs = iterations * batch / images
     where = f"on {ranks.device}"
     if ranks.world > 1:
         where = f"{ranks.world} processes of {batch // ranks.world} {where}"
-    return (
+    log.info(
         f"{recipe.name}: {work} on {recipe.data.dataset}, {iterations} iterations of {batch} images "
-        f"({epochs:.1f} epochs of {images}), {where}"
+        f"({iterations * batch / images:.1f} epochs of {images}), {where}"
     )
-
-
-def _set_determinism(mode: str) -> None:
-    """Apply a recipe's `train.deterministic` to this process."""
-    torch.use_deterministic_algorithms(mode != "off", warn_only=mode == "warn")
-    torch.backends.cudnn.benchmark = mode == "off"
+    log.info("run directory: %s", folder.path)
 
 
 def _same_on_all_ranks(path: Path, ranks: Ranks) -> Path:
