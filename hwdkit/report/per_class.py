@@ -1,4 +1,4 @@
-"""A per-class report as tables, JSON, CSV, Markdown and LaTeX. The page is in `html/`, figures in `plots/`."""
+"""A per-class report as tables, JSON, CSV, Markdown and LaTeX; `html/` has its page, `plots/` its figures."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def per_class_csv(report: PerClassReport, only: Collection[str] = ()) -> str:
     head += [f"{key}_{name}" for name in students for key in (*keys, "ratio_images")]
     rows = []
     for row in report.ordered(only=only):
-        fields = [row.name, hex_colour(row.colour), row.share]
+        fields: list[str | float | None] = [row.name, hex_colour(row.colour), row.share]
         fields += [row.iou.get(model.name) for model in report.models]
         fields += [report.delta(row), report.gap(row), *_values(report.divergence_of(row, report.pair[0]))]
         for one in (report.divergence_of(row, name) for name in students):
