@@ -9,15 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from hwdkit.errors import EnvironmentFailure, HwdkitError, RecipeError, UsageError
 from hwdkit.recipe.complaints import LOSS_OPTIONS
 from hwdkit.recipe.find import available, did_you_mean, find, listed
 from hwdkit.recipe.load import base_files, dump, load, shown
 from hwdkit.recipe.schema import Network, Recipe
+from hwdkit.report.table import Column, Table
 from hwdkit.terminal import paths
 
 
@@ -54,13 +51,12 @@ def only(
 
 def render_list(rows: list[dict[str, Any]]) -> Table:
     """The rows of `list_recipes` as a table for the terminal; dataset and network stand in the summary."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("recipe", "losses", "summary"):
-        table.add_column(column, no_wrap=column == "recipe")
+    columns = [Column(each, left=True, whole=each == "recipe") for each in ("recipe", "losses", "summary")]
+    cells = []
     for row in rows:
         about = f"not valid: {row['error']}" if row.get("error") else row["summary"]
-        table.add_row(*map(Text, (row["name"], row["losses"], about)))  # a file's brackets are not markup
-    return table
+        cells.append((row["name"], row["losses"], about))
+    return Table(columns, cells)
 
 
 def show(name_or_path: str, *, resolved: bool = False, overrides: Sequence[str] = ()) -> str:
