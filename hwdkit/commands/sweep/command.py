@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.commands.sweep import folder as sweep_folder
@@ -35,6 +33,7 @@ from hwdkit.errors import HwdkitError, RecipeError, UsageError
 from hwdkit.report.plots.style import Form
 from hwdkit.report.render import printable
 from hwdkit.report.sweep import Metric, sweep_table
+from hwdkit.report.table import Column, Table
 from hwdkit.terminal.launch import Launch
 from hwdkit.terminal.signals import StopRequest
 
@@ -163,11 +162,8 @@ def render(result: dict[str, Any], metric: Metric) -> Group:
 
 def render_dry(result: dict[str, Any]) -> Group:
     """The runs as a table."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("run", "status"):
-        table.add_column(heading, no_wrap=True)
-    for row in result["runs"]:
-        table.add_row(Text(row["run"]), Text(printable(row["status"])))
+    columns = [Column(heading, left=True, whole=True) for heading in ("run", "status")]
+    table = Table(columns, ((row["run"], row["status"]) for row in result["runs"]))
     count = len(result["runs"])
     return Group(table, Text(f"{count} runs of hwdkit {result['command']}, {result['to_do']} to do"))
 
