@@ -11,16 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.commands.sweep.plan import Job, Plan
 from hwdkit.commands.sweep.runs import Outcome, Pool, state
 from hwdkit.engine.rundir import RunDir
 from hwdkit.report.render import printable
+from hwdkit.report.table import Table
 from hwdkit.terminal import console
 
 log = logging.getLogger("hwdkit")
@@ -90,17 +89,15 @@ class Progress:
     def _page(self) -> Group:
         left = self.seconds_left()
         rest = "" if left is None else f", about {span(left)} left"
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        table.add_column("run")
-        for seed in self.plan.seeds:
-            table.add_column(f"seed {seed}", justify="right", no_wrap=True)
         working = {run.job.name: _share(self.pool.place.folder, run.job) for run in self.pool.running}
+        rows = []
         for cell in self._worth_showing(set(working)):
             names = [f"{cell}/seed={seed}" for seed in self.plan.seeds]
-            words = [
+            words = (
                 f"{working[name]:.0%}" if name in working else self.words.get(name, "") for name in names
-            ]
-            table.add_row(Text(cell), *map(Text, words))
+            )
+            rows.append([cell, *words])
+        table = Table(["run", *(f"seed {seed}" for seed in self.plan.seeds)], rows)
         return Group(Text(f"{self.total - self.left} of {self.total} runs{rest}"), table)
 
     def _worth_showing(self, working: set[str]) -> list[str]:
