@@ -38,7 +38,7 @@ HOMES = {
     "timm": ("hwdkit.models",),
     "thop": ("hwdkit.measure.profile",),
     "matplotlib": ("hwdkit.report.plots",),
-    "jinja2": ("hwdkit.report.html",),
+    "jinja2": ("hwdkit.report.html.page",),
     "av": ("hwdkit.commands.predict.video",),
     "sklearn": ("hwdkit.measure.embeddings",),
     "onnx": ("hwdkit.export",),

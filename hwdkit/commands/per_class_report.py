@@ -24,10 +24,14 @@ from hwdkit.errors import RecipeError, UsageError
 from hwdkit.measure.divergence import Measure
 from hwdkit.measure.per_class import Entrant, Subject, per_class
 from hwdkit.measure.types import DivergenceKind, DivergenceOn, Order, PerClassReport, Role
-from hwdkit.report.latex import per_class_latex
-from hwdkit.report.render import per_class_csv, per_class_json
+from hwdkit.report.per_class import (
+    per_class_csv,
+    per_class_json,
+    per_class_latex,
+    per_class_markdown,
+    per_class_tables,
+)
 from hwdkit.report.saved import load_report
-from hwdkit.report.tables import per_class_markdown, per_class_table
 from hwdkit.terminal import console
 from hwdkit.terminal.memory import WHILE_EVALUATING, explained_memory
 
@@ -133,10 +137,10 @@ def write(report: PerClassReport, options: Options) -> list[Path]:
     if "latex" in options.formats:
         contents["per-class.tex"] = per_class_latex(report, options.sort, only=only).encode()
     if "html" in options.formats:
-        from hwdkit.report import html
+        from hwdkit.report.html.page import per_class_page
         from hwdkit.report.plots.per_class import iou_bars, td_ntd
 
-        contents["per-class.html"] = html.per_class_page(report).encode()
+        contents["per-class.html"] = per_class_page(report).encode()
         drawn = replace(report, rows=tuple(report.ordered(only=only)))
         contents["per-class-iou.png"] = iou_bars(drawn)
         contents["td-ntd.png"] = td_ntd(drawn)
@@ -151,10 +155,9 @@ def write(report: PerClassReport, options: Options) -> list[Path]:
 
 
 def render(report: PerClassReport, options: Options) -> Group:
-    """The report as tables as wide as the terminal; in a pipe, complete."""
-    width = console.stdout.width if console.stdout.is_terminal else None
+    """The report as tables; where the terminal is too narrow, some columns are left out."""
     only = chosen(options.classes, tuple(row.name for row in report.rows))
-    return per_class_table(report, options.sort, only=only, width=width)
+    return Group(*per_class_tables(report, options.sort, only=only))
 
 
 def chosen(texts: tuple[str, ...], classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Group
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.data.cache import cache_for
@@ -23,6 +22,8 @@ from hwdkit.prepare.archives import in_words
 from hwdkit.prepare.own.folder import FolderOptions
 from hwdkit.prepare.prepare import prepare
 from hwdkit.prepare.scenes import SceneOptions
+from hwdkit.report.palette import hex_colour
+from hwdkit.report.table import Cell, Column, Table
 from hwdkit.terminal.console import logger, shows_progress, stderr
 from hwdkit.types import IGNORE
 
@@ -168,20 +169,17 @@ def _ignored_ids(index: DatasetIndex) -> list[int]:
 def render(result: dict[str, Any]) -> Group:
     """Show a result of `run` to people: the class table, then one line each on counts, ignored and state."""
     splits = list(result["images"])
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", justify="right", style="dim")
-    table.add_column("class")
-    table.add_column("")
-    for split in splits:
-        table.add_column(f"{split} %", justify="right")
-    for entry in result["classes"]:
-        red, green, blue = entry["colour"]
-        table.add_row(
-            str(entry["index"]),
-            Text(entry["name"]),  # not markup, whatever brackets it has
-            Text("   ", style=f"on rgb({red},{green},{blue})"),
-            *(_percent(entry["share"][split]) for split in splits),
-        )
+    table = Table(
+        [Column(""), Column("class", left=True), *(f"{split} %" for split in splits)],
+        (
+            (
+                str(entry["index"]),
+                Cell(entry["name"], colour=hex_colour(entry["colour"])),
+                *(_percent(entry["share"][split]) for split in splits),
+            )
+            for entry in result["classes"]
+        ),
+    )
     counts = ", ".join(f"{result['images'][split]} {split}" for split in splits)
     ignored = ", ".join(f"{_percent(result['ignored'][split], none='0.00')} % of {split}" for split in splits)
     state = "checked, nothing written" if result["checked_only"] else "prepared"

@@ -1,6 +1,6 @@
 """What a comparison of methods is: their networks, costs and scores, and the differences between them.
 
-How the numbers are made is `compare.py` and `bootstrap.py`, how they look `compare_tables.py`.
+How the numbers are made is `compare.py` and `bootstrap.py`, how they look and what they say is in `report/`.
 """
 
 from __future__ import annotations

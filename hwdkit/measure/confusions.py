@@ -1,6 +1,6 @@
 """What every network takes for what: a report's confusion matrices as pictures and as the strongest pairs.
 
-Counting is in `hwdkit.metrics`; the page that shows this is per_class.html.j2.
+Counting is in `hwdkit.metrics`; the page that shows this is report/html/page.html.j2.
 """
 
 from __future__ import annotations

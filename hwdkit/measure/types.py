@@ -1,6 +1,6 @@
 """What a per-class report holds: plain numbers, names and a few example images.
 
-`per_class.py` computes these, `saved.py` reads them back; `render.py`, `plots/` and `html.py` only show them.
+`per_class.py` computes these, `saved.py` reads them back; `report/` only shows them.
 """
 
 from __future__ import annotations

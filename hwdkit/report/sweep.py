@@ -6,20 +6,15 @@ Scores arrive in 0..1 and leave as percent in tables, unchanged in JSON and CSV.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from io import StringIO
 from typing import Any, Literal
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from hwdkit.report.render import UNKNOWN, markdown_table, markdown_text, percent, points, printable
+from hwdkit.report.render import csv_text, fixed, markdown_section, percent, points
+from hwdkit.report.table import Table
 
 Metric = Literal["last", "best"]
 GRID, BASELINE = "grid", "baseline"
@@ -134,53 +129,39 @@ def sweep_json(report: SweepReport) -> str:
 
 def sweep_csv(report: SweepReport) -> str:
     """One line a cell at full precision, scores in 0..1; an empty field is not known."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     seeds = [f"{metric}_miou_seed_{seed}" for metric in _METRICS for seed in report.seeds]
     derived = [f"{metric}_miou_{what}" for metric in _METRICS for what in ("mean", "std", "delta")]
-    writer.writerow(["cell", "line", *report.keys, "n", "diverged", *derived, *seeds, "seconds"])
+    head = ["cell", "line", *report.keys, "n", "diverged", *derived, *seeds, "seconds"]
+    rows = []
     for cell in report.cells:
-        numbers: list[float | None] = []
+        numbers: list[float | None] = [len(cell.scores("last")), cell.count("diverged")]
         for metric in _METRICS:
             numbers += [cell.mean(metric), cell.std(metric), report.delta(cell, metric)]
         numbers += [cell.scores(metric).get(seed) for metric in _METRICS for seed in report.seeds]
-        fields = ["" if number is None else repr(number) for number in [*numbers, cell.seconds]]
         values = [_value(cell.values[key]) if key in cell.values else "" for key in report.keys]
-        counts = [len(cell.scores("last")), cell.count("diverged")]
-        writer.writerow([cell.name, cell.line, *values, *counts, *fields])
-    return text.getvalue()
+        rows.append([cell.name, cell.line, *values, *numbers, cell.seconds])
+    return csv_text(head, rows)
 
 
 def sweep_markdown(report: SweepReport, metric: Metric = "last") -> str:
-    """The table of `sweep_table` as Markdown, the best cell in bold."""
-    best = best_cell(report, metric)
-    headings = _headings(report)
-    lines = []
-    for cell in report.cells:
-        cells = [markdown_text(text) for text in _cells(report, cell)]
-        lines.append([f"**{text}**" if cell is best and text else text for text in cells])
-    table = markdown_table([markdown_text(heading) for heading in headings], lines)
-    notes = "".join(f"\n- {markdown_text(note)}" for note in (_caption(report), *report.notes))
-    return f"### {markdown_text(report.recipe)}\n\n{table}\n{notes}\n"
+    """The table of `sweep_table` as Markdown, with the report's notes."""
+    table = sweep_table(report, metric)
+    return markdown_section(report.recipe, [table.markdown()], [table.caption, *report.notes])
 
 
 def sweep_table(report: SweepReport, metric: Metric = "last") -> Table:
-    """One row a cell for a terminal; the one with the highest mean is marked."""
+    """One row a cell; the one with the highest mean is emphasised."""
+    keys = short_keys(report.keys) or ["setting"]
+    delta = ["Δ base"] if report.baseline else []
+    seeds = ", ".join(map(str, report.seeds))
+    how = " Δ: last mIoU over the baseline, on the seeds of both." if report.baseline else ""
     best = best_cell(report, metric)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-        caption=Text(printable(_caption(report)), style="dim"),
-        caption_justify="left",
+    return Table(
+        [*keys, "n", "last mIoU %", "best mIoU %", *delta, "last, each seed", "s"],
+        [_cells(report, cell) for cell in report.cells],
+        best=next((place for place, cell in enumerate(report.cells) if cell is best), None),
+        caption=f"val mIoU, mean ± standard deviation (n - 1) over seeds {seeds}.{how} s: in training steps.",
     )
-    for number, heading in enumerate(_headings(report)):
-        table.add_column(Text(heading), justify="left" if number == 0 else "right", no_wrap=True)
-    for cell in report.cells:
-        name, *others = map(printable, _cells(report, cell))
-        style = "bold green" if cell is best else ""
-        table.add_row(Text(("› " if cell is best else "  ") + name), *map(Text, others), style=style)
-    return table
 
 
 def best_cell(report: SweepReport, metric: Metric) -> CellResult | None:
@@ -196,36 +177,19 @@ def short_keys(keys: Sequence[str]) -> list[str]:
     return last if len(set(last)) == len(last) else list(keys)
 
 
-def _headings(report: SweepReport) -> list[str]:
-    keys = short_keys(report.keys) or ["setting"]
-    delta = ["Δ base"] if report.baseline else []
-    return [*keys, "n", "last mIoU %", "best mIoU %", *delta, "last, each seed", "s"]
-
-
 def _cells(report: SweepReport, cell: CellResult) -> list[str]:
     names = [_value(cell.values[key]) for key in report.keys] if cell.line == GRID else [cell.line]
     names = names or [cell.name]
     names += [""] * (len(report.keys) - len(names))
     scores = [_spread(cell.mean(metric), cell.std(metric)) for metric in _METRICS]
     delta = [points(report.delta(cell, "last"))] if report.baseline else []
-    seconds = UNKNOWN if cell.seconds is None else f"{cell.seconds:.0f}"
-    each = "  ".join(_one(run) for run in cell.runs)
-    return [*names, str(len(cell.scores("last"))), *scores, *delta, each, seconds]
-
-
-def _one(run: SeedResult) -> str:
-    return percent(run.last) if run.status == "finished" else run.status
+    each = "  ".join(percent(run.last) if run.status == "finished" else run.status for run in cell.runs)
+    return [*names, str(len(cell.scores("last"))), *scores, *delta, each, fixed(cell.seconds, 0)]
 
 
 def _spread(mean: float | None, std: float | None) -> str:
-    return percent(mean) if std is None else f"{percent(mean)} ± {100 * std:.2f}"
+    return percent(mean) if std is None else f"{percent(mean)} ± {percent(std)}"
 
 
 def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _caption(report: SweepReport) -> str:
-    seeds = ", ".join(map(str, report.seeds))
-    delta = " Δ: last mIoU over the baseline, on the seeds of both." if report.baseline else ""
-    return f"val mIoU, mean ± standard deviation (n - 1) over seeds {seeds}.{delta} s: in training steps."

@@ -23,9 +23,10 @@ from hwdkit.measure.comparison import Comparison, Costs, Difference, Member, Met
 from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.segmenter import NetworkSpec, build
 from hwdkit.recipe.protocol import Protocol
-from hwdkit.report import compare_formats as formats
-from hwdkit.report.compare_tables import closing_notes, comparison_page, said, sentence
+from hwdkit.report import comparison as formats
+from hwdkit.report.comparison import comparison_page
 from hwdkit.report.plots.compare import intervals
+from hwdkit.report.verdicts import closing_notes, said, sentence
 
 CLASSES = ("road", "sky", "tree")
 

@@ -16,7 +16,7 @@ from test_per_class import Split
 from hwdkit.errors import DataError
 from hwdkit.measure.confusions import cell_numbers, heat_map, strongest
 from hwdkit.measure.types import ClassRow, ModelSummary, PerClassReport
-from hwdkit.report.render import per_class_json
+from hwdkit.report.per_class import per_class_json
 from hwdkit.report.saved import load_report
 
 COUNTS = ((90, 10, 0), (30, 20, 0), (0, 0, 0))

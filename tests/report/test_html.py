@@ -17,7 +17,7 @@ from PIL import Image
 
 from hwdkit.measure import overlay
 from hwdkit.measure.types import ClassDivergence, ClassRow, Example, ModelSummary, PerClassReport, Role
-from hwdkit.report.html import per_class_page
+from hwdkit.report.html.page import per_class_page
 from hwdkit.report.render import number
 
 HOSTILE = "<script>alert(1)</script>\"'"

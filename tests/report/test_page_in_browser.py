@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hwdkit.measure.types import ClassDivergence, ClassRow, Example, ModelSummary, PerClassReport
-from hwdkit.report.html import per_class_page
+from hwdkit.report.html.page import per_class_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -10,13 +10,20 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 
 from hwdkit.measure.types import ClassDivergence, ClassRow, ModelSummary, PerClassReport, Role
 from hwdkit.report import render
-from hwdkit.report.latex import latex_number, latex_text, per_class_latex
+from hwdkit.report.per_class import (
+    per_class_csv,
+    per_class_json,
+    per_class_latex,
+    per_class_markdown,
+    per_class_tables,
+)
+from hwdkit.report.render import latex_number, latex_text
 from hwdkit.report.saved import report_from_dict
-from hwdkit.report.tables import per_class_markdown, per_class_table
+from hwdkit.report.summary import summary_table
 
 
 def summary(name: str, role: Role, miou: float) -> ModelSummary:
@@ -73,13 +80,13 @@ def names_in_order(report: PerClassReport, order: str) -> list[str]:
 
 
 def test_json_round_trip_keeps_every_number(report: PerClassReport) -> None:
-    text = render.per_class_json(report)
-    assert render.per_class_json(report_from_dict(json.loads(text))) == text
+    text = per_class_json(report)
+    assert per_class_json(report_from_dict(json.loads(text))) == text
     assert json.loads(text)["schema_version"] == 1
 
 
 def test_json_holds_null_where_a_class_is_absent(report: PerClassReport) -> None:
-    document = json.loads(render.per_class_json(report), parse_constant=pytest.fail)
+    document = json.loads(per_class_json(report), parse_constant=pytest.fail)
     assert document["rows"][1]["iou"]["hwd"] is None
     assert math.isnan(report_from_dict(document).rows[1].iou["hwd"])
 
@@ -93,7 +100,7 @@ def test_a_document_of_another_version_or_with_an_unknown_key_is_refused(report:
 
 
 def test_csv_parses_back_at_full_precision(report: PerClassReport) -> None:
-    lines = list(csv.DictReader(StringIO(render.per_class_csv(report))))
+    lines = list(csv.DictReader(StringIO(per_class_csv(report))))
     assert [line["class"] for line in lines] == [row.name for row in report.rows]
     assert float(lines[0]["iou_hwd"]) == report.rows[0].iou["hwd"]
     assert float(lines[2]["delta_to_baseline"]) == report.delta(report.rows[2])
@@ -102,7 +109,7 @@ def test_csv_parses_back_at_full_precision(report: PerClassReport) -> None:
 
 
 def test_csv_holds_the_divergence_of_every_student_under_its_name(report: PerClassReport) -> None:
-    lines = list(csv.DictReader(StringIO(render.per_class_csv(report))))
+    lines = list(csv.DictReader(StringIO(per_class_csv(report))))
     columns = ("td", "ntd", "td_ntd_ratio", "td_ntd_image_ratio", "hwd_weight")
     assert [float(lines[0][f"{name}_baseline"]) for name in columns] == [3e-6, 2e-6, 1.5, 1.75, 0.5]
     assert [lines[0][f"{name}_hwd"] for name in columns] == [lines[0][name] for name in columns]
@@ -126,7 +133,10 @@ def test_class_order_is_that_of_the_report(report: PerClassReport, order: str) -
 
 def test_restricting_the_classes_changes_the_rows_and_not_the_means(report: PerClassReport) -> None:
     only = ("road",)
-    whole, part = printed(per_class_table(report)), printed(per_class_table(report, only=only))
+    whole, part = (
+        printed(Group(*per_class_tables(report))),
+        printed(Group(*per_class_tables(report, only=only))),
+    )
     assert "wall" in whole
     assert "wall" not in part
     for last in ("mean of all 3", "177.4", "354.9", "55.00"):  # of road and a|b: 308.7 and 46.2
@@ -137,11 +147,11 @@ def test_restricting_the_classes_changes_the_rows_and_not_the_means(report: PerC
         assert "road" in text
         assert "wall" not in text
         assert "177.4" in text
-    assert len(render.per_class_csv(report, only).splitlines()) == 2
+    assert len(per_class_csv(report, only).splitlines()) == 2
 
 
 def test_every_student_has_its_own_columns_in_the_second_table(report: PerClassReport) -> None:
-    text = printed(per_class_table(report))
+    text = printed(Group(*per_class_tables(report)))
     second = text[text.index("divergence from teacher") :]
     assert "baseline" in second
     assert "1.500" in second
@@ -149,7 +159,7 @@ def test_every_student_has_its_own_columns_in_the_second_table(report: PerClassR
     assert "| baseline TD/NTD |" in per_class_markdown(report)
     rows = tuple(replace(row, divergences={}) for row in report.rows)
     for alone in (replace(report, rows=rows), replace(report, rows=())):
-        assert "divergence from" not in printed(per_class_table(alone))
+        assert "divergence from" not in printed(Group(*per_class_tables(alone)))
         assert per_class_latex(alone).count(r"\begin{table}") == 1
 
 
@@ -162,27 +172,27 @@ def test_caption_says_what_was_compared(report: PerClassReport) -> None:
 
 def test_every_form_of_the_report_says_what_its_weights_are(report: PerClassReport) -> None:
     said = "HWD's at mu = 0, sigma = 1, beta = 0.1, no area correction"
-    texts = (printed(per_class_table(report)), per_class_markdown(report), per_class_latex(report))
+    texts = (printed(Group(*per_class_tables(report))), per_class_markdown(report), per_class_latex(report))
     for text in texts:
         assert said in " ".join(text.split())
 
 
 def test_table_shows_percent_signs_of_change_and_means(report: PerClassReport) -> None:
-    text = printed(per_class_table(report, "name"))
+    text = printed(Group(*per_class_tables(report, "name")))
     for shown in ("97.00", "+1.00", "−5.00", "308.7", "a|b, [red]c", "55.00", "+5.00"):
         assert shown in text
     assert "nan" not in text
 
 
 def test_a_narrow_table_leaves_columns_out_instead_of_cutting_numbers(report: PerClassReport) -> None:
-    text = printed(per_class_table(report, width=80), width=80)
+    text = printed(Group(*per_class_tables(report)), width=80)
     assert "Too narrow for: TD" in " ".join(text.split())
     assert "…" not in text
 
 
 def test_a_class_name_cannot_send_control_characters(report: PerClassReport) -> None:
     hostile = replace(report, rows=(replace(report.rows[0], name="ro\x1b[31mad\n"),))
-    assert "\x1b" not in printed(per_class_table(hostile))
+    assert "\x1b" not in printed(Group(*per_class_tables(hostile)))
     assert "\x1b" not in per_class_markdown(hostile)
 
 
@@ -199,7 +209,7 @@ def test_without_a_baseline_the_difference_is_unknown(report: PerClassReport) ->
     alone = replace(report, models=(report.models[0], report.models[2]))
     assert alone.baseline is None
     assert math.isnan(alone.delta(alone.rows[0]))
-    assert "hwd" in printed(per_class_table(alone))
+    assert "hwd" in printed(Group(*per_class_tables(alone)))
 
 
 def test_summary_emphasises_the_best_student_and_not_the_teacher() -> None:
@@ -224,11 +234,11 @@ def test_summary_emphasises_the_best_student_and_not_the_teacher() -> None:
         {"model": "hwd", "role": "student", "params": 13_610_000, "gmacs": 5.63, "miou": 0.55},
         {"model": "broken", "role": "student", "miou": math.nan},
     ]
-    markdown = render.summary_markdown(rows)
+    markdown = summary_table(rows).markdown()
     assert "| **hwd** | **13.61** | **5.63** | **55.00** | **+5.00** | – |" in markdown
     assert markdown.count("**hwd**") == 1
     assert "**teacher**" not in markdown
-    assert "› hwd" in printed(render.summary_table(rows))
+    assert "› hwd" in printed(summary_table(rows))
 
 
 @pytest.mark.parametrize(

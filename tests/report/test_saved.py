@@ -13,10 +13,8 @@ import pytest
 
 from hwdkit.errors import DataError
 from hwdkit.measure.types import ClassDivergence, ClassRow, ModelSummary, PerClassReport
-from hwdkit.report.latex import per_class_latex
-from hwdkit.report.render import per_class_csv, per_class_json
+from hwdkit.report.per_class import per_class_csv, per_class_json, per_class_latex, per_class_markdown
 from hwdkit.report.saved import load_report
-from hwdkit.report.tables import per_class_markdown
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from hwdkit.measure.compare import compare
 from hwdkit.measure.comparison import Comparison, Member, Method, Setting
 from hwdkit.recipe.protocol import Protocol
 from hwdkit.recipe.published import published
-from hwdkit.report import compare_formats as formats
-from hwdkit.report.compare_tables import comparison_page
+from hwdkit.report import comparison as formats
+from hwdkit.report.comparison import comparison_page
 from hwdkit.report.render import printable
 from hwdkit.terminal import console
 

@@ -18,7 +18,7 @@ from hwdkit.commands.train.run import train
 from hwdkit.errors import RecipeError
 from hwdkit.measure.types import PerClassReport
 from hwdkit.recipe import load
-from hwdkit.report.render import summary_markdown, summary_table
+from hwdkit.report.summary import summary_table
 
 log = logging.getLogger("hwdkit")
 
@@ -99,7 +99,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
         "seconds": round(time.perf_counter() - began, 1),
     }
     _keep(out / "report" / "summary.json", json.dumps(summary, indent=2) + "\n")
-    _keep(out / "report" / "summary.md", summary_markdown(models))
+    _keep(out / "report" / "summary.md", summary_table(models).markdown() + "\n")
     return summary
 
 

@@ -7,10 +7,7 @@ import logging
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from hwdkit.checkpoints.files import file_digest, replacing
@@ -26,6 +23,8 @@ from hwdkit.engine.networks import load_network, require_classes
 from hwdkit.errors import GateError
 from hwdkit.measure.overlay import image_png, mask_png, overlay
 from hwdkit.recipe.protocol import Protocol
+from hwdkit.report.render import percent
+from hwdkit.report.table import Table
 from hwdkit.terminal import console, paths, values
 from hwdkit.terminal.memory import WHILE_EVALUATING, explained_memory
 
@@ -99,13 +98,10 @@ def render(result: dict[str, Any]) -> Group:
     how += ", flip" if protocol["flip"] else ""
     part = "" if result["images"] == result["images_in_split"] else f" of {result['images_in_split']}"
     partial = "; dataset is partial" if result["dataset_partial"] else ""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("class")
-    table.add_column("share %", justify="right")
-    table.add_column("IoU %", justify="right")
-    for row in result["per_class"]:
-        iou = "absent" if row["iou"] is None else f"{100 * row['iou']:.2f}"
-        table.add_row(Text(row["name"]), f"{100 * row['share']:.2f}", iou)
+    rows = (
+        (row["name"], percent(row["share"]), "absent" if row["iou"] is None else percent(row["iou"]))
+        for row in result["per_class"]
+    )
     means = (
         f"mIoU {100 * result['miou']:.2f} %   mAcc {100 * result['macc']:.2f} %   "
         f"pixel accuracy {100 * result['pixel_accuracy']:.2f} %"
@@ -114,7 +110,7 @@ def render(result: dict[str, Any]) -> Group:
         means = "Nothing to score: no pixel of these images is labelled."
     return Group(
         means,
-        table,
+        Table(["class", "share %", "IoU %"], rows),
         f"{result['dataset']} {result['split']}, {result['images']}{part} images; {how}; "
         f"absent classes: {protocol['absent']}{partial}",
     )

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich import box
-from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
@@ -18,7 +16,8 @@ from hwdkit.engine.networks import Loaded
 from hwdkit.errors import GateError
 from hwdkit.export import files, int8, verify
 from hwdkit.export.deployed import Form
-from hwdkit.report.render import printable
+from hwdkit.report.render import percent, printable
+from hwdkit.report.table import Table
 from hwdkit.terminal import console
 
 log = logging.getLogger("hwdkit")
@@ -112,15 +111,11 @@ def gate(found: dict[str, Any], *, out: Path, max_miou_drop: float) -> GateError
 
 def render(found: dict[str, Any]) -> tuple[Table, Text]:
     """Both files side by side, and how they were measured, for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for name in ("mIoU %", "size", f"CPU ms at {found['latency_at']}"):
-        table.add_column(name, justify="right")
-    for name in ("fp32", "int8"):
-        row = found[name]
-        table.add_row(
-            name, f"{100 * row['miou']:.2f}", f"{row['bytes'] / 2**20:.2f} MiB", f"{row['latency_ms']:.1f}"
-        )
+    rows = (
+        (name, percent(row["miou"]), f"{row['bytes'] / 2**20:.2f} MiB", f"{row['latency_ms']:.1f}")
+        for name, row in ((name, found[name]) for name in ("fp32", "int8"))
+    )
+    table = Table(["", "mIoU %", "size", f"CPU ms at {found['latency_at']}"], rows)
     part = "" if found["images"] == found["images_in_split"] else f" of {found['images_in_split']}"
     drop = found["miou_drop_points"]
     note = (

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.checkpoints.files import file_digest
@@ -23,7 +21,8 @@ from hwdkit.commands.predict.pace import paced
 from hwdkit.commands.predict.prediction import Options, Prediction
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import CheckpointError, DataError, OutOfMemory, UsageError
-from hwdkit.report.render import printable
+from hwdkit.report.render import percent, printable
+from hwdkit.report.table import Column, Table
 from hwdkit.terminal import paths
 from hwdkit.terminal.memory import explained_memory
 
@@ -142,13 +141,14 @@ def _failure(prediction: Prediction, found: list[Found]) -> DataError | None:
 
 def render(result: dict[str, Any]) -> Group:
     """The classes that were found, and where the masks are, for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("index", justify="right")
-    table.add_column("class")
-    table.add_column("share %", justify="right")
-    for row in sorted(result["classes"], key=lambda row: -row["share"]):
-        if row["share"]:
-            table.add_row(str(row["index"]), Text(printable(row["name"])), f"{100 * row['share']:.2f}")
+    table = Table(
+        [Column("index"), Column("class", left=True), "share %"],
+        (
+            (str(row["index"]), row["name"], percent(row["share"]))
+            for row in sorted(result["classes"], key=lambda row: -row["share"])
+            if row["share"]
+        ),
+    )
     protocol = result["protocol"]
     how = f"slide {protocol['window'][0]}x{protocol['window'][1]}" if "window" in protocol else "whole"
     how += f", scales {', '.join(f'{scale:g}' for scale in protocol['scales'])}" * (

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.commands.profile import Profile, budgets, train_step
@@ -20,6 +18,7 @@ from hwdkit.measure.profile import profile
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.schema import Recipe
 from hwdkit.report.render import printable
+from hwdkit.report.table import Table
 from hwdkit.terminal.memory import explained_memory
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -138,19 +137,14 @@ def _of_recipe(recipe: Recipe, options: Profile, *, alone: bool) -> Iterator[Can
 def render(result: dict[str, Any]) -> Group:
     """One row a network and size; multiply-adds per image, with the auxiliary head as the papers count."""
     counter: str = result["counter"]
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("network")
-    columns = ["input", "params M", "deployed M"]
+    columns = ["network", "input", "params M", "deployed M"]
     shown = ("torch", "thop", "paper") if counter == "all" else (counter,)
     columns += [f"GMACs {name}" for name in shown]
     if "torch" in shown:
         columns.append("GMACs deployed")
     timed = any(row["latency"] for row in result["profiles"])
     columns += ["median ms", "p95 ms", "images/s", "peak MiB"] if timed else []
-    for column in columns:
-        table.add_column(column, justify="right")
-    for row in result["profiles"]:
-        table.add_row(Text(row["network"]), *_cells(row, shown))
+    table = Table(columns, ((row["network"], *_cells(row, shown)) for row in result["profiles"]))
     notes = [
         "GMACs = 1e9 multiply-adds of one image; FLOPs are twice that.",
         "deployed: without the auxiliary head. paper: the papers' counter, which ignores dilation.",

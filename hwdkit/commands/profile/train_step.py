@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.commands.train.run import COMMANDS
@@ -17,6 +15,7 @@ from hwdkit.engine import build, describe
 from hwdkit.engine.networks import Loaded
 from hwdkit.measure.train_step import measure_train_step
 from hwdkit.recipe.schema import Recipe
+from hwdkit.report.table import Table
 from hwdkit.types import Batch
 
 BLOCKS = 16
@@ -88,20 +87,19 @@ def random_batches(recipe: Recipe, classes: int, device: torch.device) -> list[B
 
 def render(result: dict[str, Any]) -> Group:
     """The step in one line, then a row a part in the order of a step."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("part of the step")
-    for column in ("median ms", "p95 ms", "share %", "peak MiB above its start"):
-        table.add_column(column, justify="right")
-    for part in result["parts"]:
-        table.add_row(
-            Text(_title(part, result["role"])),
-            f"{part['median_ms']:.1f}",
-            f"{part['p95_ms']:.1f}",
-            f"{100 * part['share']:.1f}",
-            f"{part['peak_mib']:.1f}",
-        )
-    table.add_row(
-        "whole step", f"{result['median_ms']:.1f}", f"{result['p95_ms']:.1f}", "100.0", "", style="bold"
+    table = Table(
+        ["part of the step", "median ms", "p95 ms", "share %", "peak MiB above its start"],
+        (
+            (
+                _title(part, result["role"]),
+                f"{part['median_ms']:.1f}",
+                f"{part['p95_ms']:.1f}",
+                f"{100 * part['share']:.1f}",
+                f"{part['peak_mib']:.1f}",
+            )
+            for part in result["parts"]
+        ),
+        last=("whole step", f"{result['median_ms']:.1f}", f"{result['p95_ms']:.1f}", "100.0", ""),
     )
     micro = result["micro_batches"]
     batch = f"{result['batch']} images" + (f" in {micro} micro-batches" if micro > 1 else "")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from hwdkit.errors import HwdkitError, UsageError
 from hwdkit.recipe.find import available, did_you_mean, find, shown
 from hwdkit.recipe.load import load
 from hwdkit.recipe.published import published
 from hwdkit.recipe.schema import Network
+from hwdkit.report.table import Column, Table
 
 
 def list_recipes() -> list[dict[str, Any]]:
@@ -49,16 +46,17 @@ def only(
 
 def render(rows: list[dict[str, Any]]) -> Table:
     """The rows of `list_recipes` as a table for the terminal; dataset and network stand in the summary."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("recipe", "losses", "mIoU", "summary"):
-        table.add_column(
-            column, no_wrap=column in {"recipe", "mIoU"}, justify="right" if column == "mIoU" else "left"
-        )
+    columns = [
+        Column("recipe", left=True, whole=True),
+        Column("losses", left=True),
+        Column("mIoU"),
+        Column("summary", left=True),
+    ]
+    cells = []
     for row in rows:
         about = f"not valid: {row['error']}" if row.get("error") else row["summary"]
-        # A file's brackets are not markup.
-        table.add_row(*map(Text, (row["name"], row["losses"], _number(row["miou"], row["measured"]), about)))
-    return table
+        cells.append((row["name"], row["losses"], _number(row["miou"], row["measured"]), about))
+    return Table(columns, cells)
 
 
 def _row(name: str) -> dict[str, Any]:

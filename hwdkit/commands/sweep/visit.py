@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.commands.sweep import Sweep, summary
@@ -23,6 +21,7 @@ from hwdkit.commands.train import dry_run
 from hwdkit.commands.train.run import prepared_index
 from hwdkit.errors import HwdkitError, UsageError
 from hwdkit.report.render import percent, printable
+from hwdkit.report.table import Column, Table
 from hwdkit.terminal import console, values
 from hwdkit.terminal.command import Result
 from hwdkit.terminal.launch import Launch
@@ -110,11 +109,8 @@ def listed(options: Sweep, plan: Plan, out: Path) -> dict[str, Any]:
 
 def render_listed(result: dict[str, Any]) -> Group:
     """The runs as a table."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("run", "status"):
-        table.add_column(heading, no_wrap=True)
-    for row in result["runs"]:
-        table.add_row(Text(row["run"]), Text(printable(row["status"])))
+    columns = [Column(heading, left=True, whole=True) for heading in ("run", "status")]
+    table = Table(columns, ((row["run"], row["status"]) for row in result["runs"]))
     count = len(result["runs"])
     return Group(table, Text(f"{count} runs of hwdkit {result['command']}, {result['to_do']} to do"))
 

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
@@ -31,6 +29,7 @@ from hwdkit.losses.features import LOGITS
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.losses import LossOptions
 from hwdkit.recipe.schema import Recipe
+from hwdkit.report.table import Column, Table
 from hwdkit.types import SegOutput
 
 Found = TypeVar("Found")
@@ -239,12 +238,11 @@ def render(result: dict[str, Any]) -> Group:
         f"data     {result['dataset']}, {result['classes']} classes, crops of {height}x{width}, "
         f"{result['iterations']} iterations of {result['batch_size']} images"
     )
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("loss", "weight", "map", "student", "teacher", "align", "trained along"):
-        table.add_column(column, no_wrap=column == "loss")
-    for loss in result["losses"]:
-        for row in _rows(loss):
-            table.add_row(*map(Text, row))
+    headings = ("loss", "weight", "map", "student", "teacher", "align", "trained along")
+    table = Table(
+        [Column(heading, left=True, whole=heading == "loss") for heading in headings],
+        (row for loss in result["losses"] for row in _rows(loss)),
+    )
     blocks: list[Any] = [*map(Text, lines), table]
     states = [(loss["name"], state) for loss in result["losses"] for state in loss["state"]]
     for name, state in states:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.commands.per_class_report import chosen as chosen_classes
@@ -18,6 +16,7 @@ from hwdkit.errors import DataError, UsageError
 from hwdkit.measure.activation_maps import ActivationMap, activation_maps
 from hwdkit.measure.overlay import shrink
 from hwdkit.report.render import number, percent, printable
+from hwdkit.report.table import Column, Table
 
 MOST_ROWS = 24
 
@@ -84,18 +83,15 @@ def run(options: Options) -> dict[str, Any]:
 def render(result: dict[str, Any]) -> Group:
     """How much of each map lies on its class, and where the figure is."""
     networks = [network["name"] for network in result["networks"]]
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("image")
-    table.add_column("class")
+    columns: list[str | Column] = ["image", Column("class", left=True)]
     for name in networks:
-        table.add_column(f"{printable(name)}: on class %", justify="right")
-        table.add_column("peak", justify="right")
+        columns += [f"{name}: on class %", "peak"]
+    rows = []
     for row in result["rows"]:
-        cells = [row["image"], row["class"]]
+        rows.append([row["image"], row["class"]])
         for name in networks:
-            cells += [percent(row["networks"][name]["on_class"]), number(row["networks"][name]["peak"])]
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    return Group(table, Text(printable(result["figure"])))
+            rows[-1] += [percent(row["networks"][name]["on_class"]), number(row["networks"][name]["peak"])]
+    return Group(Table(columns, rows), Text(printable(result["figure"])))
 
 
 def _first_with(opened: visualize.Opened, classes: list[int], names: tuple[str, ...]) -> int:

@@ -7,9 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.commands.per_class_report import chosen as chosen_classes
@@ -18,7 +16,8 @@ from hwdkit.commands.visualize.arguments import FigureFile, Given
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.errors import DataError, UsageError
 from hwdkit.measure.embeddings import Embedding, Sample, embedded, require_sklearn, sampled, usable_perplexity
-from hwdkit.report.render import UNKNOWN, printable
+from hwdkit.report.render import fixed, printable
+from hwdkit.report.table import Table
 
 log = logging.getLogger("hwdkit")
 
@@ -90,13 +89,11 @@ def run(options: Options) -> dict[str, Any]:
 
 def render(result: dict[str, Any]) -> Group:
     """The silhouettes, and where the figure is."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("network")
-    table.add_column("features", justify="right")
-    table.add_column("silhouette", justify="right")
-    for name, one in result["embeddings"].items():
-        told = UNKNOWN if one["silhouette"] is None else f"{one['silhouette']:.4f}"
-        table.add_row(Text(printable(name)), str(one["features"]), told)
+    rows = (
+        (name, str(one["features"]), fixed(one["silhouette"], 4))
+        for name, one in result["embeddings"].items()
+    )
+    table = Table(["network", "features", "silhouette"], rows)
     drawn = f"{len(result['pixels'])} pixels of {len(result['pixels_per_class'])} classes"
     return Group(table, Text(f"{drawn}: {printable(result['figure'])}"))
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.commands.visualize import command as visualize
@@ -23,6 +21,7 @@ from hwdkit.measure.visual_panels import (
     panel_row,
 )
 from hwdkit.report.render import number, percent, printable
+from hwdkit.report.table import Table
 
 MOST_IMAGES = 20
 
@@ -79,16 +78,13 @@ def run(options: Options) -> dict[str, Any]:
 def render(result: dict[str, Any]) -> Group:
     """The scores, and where the figure is."""
     names = [network["name"] for network in result["networks"]]
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("image")
-    if result["chosen_by"]:
-        table.add_column(result["chosen_by"].replace("_", " "), justify="right")
-    for name in names:
-        table.add_column(f"{printable(name)} mIoU %", justify="right")
-    for image in result["images"]:
-        cells = [image["name"]] + ([number(image["value"])] if result["chosen_by"] else [])
-        cells += [percent(image["scores"][name]["miou"]) for name in names]
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+    chosen_by = [result["chosen_by"].replace("_", " ")] if result["chosen_by"] else []
+    rows = [
+        [image["name"], *(number(image["value"]) for _ in chosen_by)]
+        + [percent(image["scores"][name]["miou"]) for name in names]
+        for image in result["images"]
+    ]
+    table = Table(["image", *chosen_by, *(f"{name} mIoU %" for name in names)], rows)
     return Group(table, Text(printable(result["figure"])))
 
 

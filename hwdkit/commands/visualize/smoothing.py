@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.commands.visualize import command as visualize
 from hwdkit.commands.visualize.arguments import FigureFile
 from hwdkit.losses.hwd import smooth
 from hwdkit.report.render import number, printable
+from hwdkit.report.table import Table
 
 
 def run(betas: tuple[float, ...], span: tuple[float, float, int], figure: FigureFile) -> dict[str, Any]:
@@ -53,12 +52,15 @@ def factors(weights: torch.Tensor, beta: float) -> list[float]:
 
 def render(result: dict[str, Any]) -> Group:
     """A few points of each curve, and where the figure is."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("normalised divergence", justify="right")
-    for curve in result["curves"]:
-        table.add_column(f"beta {curve['beta']:g}", justify="right")
     last = len(result["normalised_divergence"]) - 1
-    for place in dict.fromkeys(round(last * tenth / 10) for tenth in range(11)):
-        values = [number(curve["factor"][place]) for curve in result["curves"]]
-        table.add_row(f"{result['normalised_divergence'][place]:.2f}", *values)
+    table = Table(
+        ["normalised divergence", *(f"beta {curve['beta']:g}" for curve in result["curves"])],
+        (
+            (
+                f"{result['normalised_divergence'][place]:.2f}",
+                *(number(curve["factor"][place]) for curve in result["curves"]),
+            )
+            for place in dict.fromkeys(round(last * tenth / 10) for tenth in range(11))
+        ),
+    )
     return Group(table, Text(printable(result["figure"])))

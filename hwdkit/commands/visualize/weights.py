@@ -10,9 +10,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from hwdkit.checkpoints.files import read_metadata
@@ -26,6 +24,7 @@ from hwdkit.recipe import losses as recipe_losses
 from hwdkit.recipe.load import load
 from hwdkit.report.palette import BASELINE, OTHERS, STUDENT, Tone
 from hwdkit.report.render import number, printable
+from hwdkit.report.table import Table
 
 BARS, LINES = 40, 8
 """Classes drawn unless --top says otherwise: bars one below the other, lines over training."""
@@ -95,15 +94,11 @@ def run(options: Options) -> dict[str, Any]:
 def render(result: dict[str, Any]) -> Group:
     """The weights of the classes that are drawn, and where the figure is."""
     names = list(result["classes"][0]["weights"])
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("class")
-    for name in names:
-        table.add_column(printable(name), justify="right")
     rows = [row for row in result["classes"] if row["drawn"]]
-    for row in rows:
-        table.add_row(
-            Text(printable(row["class"])), *(number(row["weights"][name]["mean"]) for name in names)
-        )
+    table = Table(
+        ["class", *names],
+        ([row["class"], *(number(row["weights"][name]["mean"]) for name in names)] for row in rows),
+    )
     drawn = f"{len(rows)} of {len(result['classes'])} classes, mean over {result['images']} images"
     recipe = result["hwd_from"]
     whose = f"options of {printable(recipe)}" if recipe else "default options (no run here has an HWD loss)"

@@ -1,6 +1,6 @@
 """The per-class report as one HTML page that needs nothing else: styles, script and images are inside it.
 
-This file turns numbers into words, positions and data URIs; the page itself is per_class.html.j2.
+This file turns numbers into words, positions and data URIs; the page itself is page.html.j2.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hwdkit.measure.types import ClassRow, ModelSummary, PerClassReport
-from hwdkit.report.charts import (
+from hwdkit.report.html.charts import (
     SHOWN_AT_ONCE,
     bar_row,
     divergence_chart,
@@ -21,9 +21,9 @@ from hwdkit.report.charts import (
     place_score,
     weight_chart,
 )
-from hwdkit.report.html_examples import shown_example, shown_matrices, verdicts
-from hwdkit.report.html_tables import class_table, confusion_table, divergence_table
+from hwdkit.report.html.examples import shown_example, shown_matrices, verdicts
 from hwdkit.report.palette import hex_colour, model_tones
+from hwdkit.report.per_class import QUANTITIES, class_table, confusion_table, divergence_table
 from hwdkit.report.render import number, percent, points
 
 
@@ -40,14 +40,14 @@ def per_class_page(report: PerClassReport) -> str:
         A whole HTML document.
     """
     environment = Environment(
-        loader=PackageLoader("hwdkit", "report"),
+        loader=PackageLoader("hwdkit.report.html", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["sha256"] = _sha256
-    template = environment.get_template("per_class.html.j2")
+    template = environment.get_template("page.html.j2")
     tones = model_tones(report.models, report.pair[0])
     student, teacher = report.pair
     students = report.students()
@@ -67,7 +67,7 @@ def per_class_page(report: PerClassReport) -> str:
         weights=weight_chart(report),
         students=[one for one in enumerate(model.name for model in report.models) if one[1] in students],
         classes=class_table(report),
-        divergences=divergence_table(report),
+        divergences=divergence_table(report, quantities=QUANTITIES),
         confusions=confusion_table(report),
         matrices=shown_matrices(report),
         examples=[shown_example(report, example) for example in report.examples],

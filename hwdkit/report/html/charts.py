@@ -1,6 +1,6 @@
 """Positions for the page's charts: percent along an axis, with the words that say the same.
 
-per_class.html.j2 draws them as SVG, so that they follow the page's theme; plots/ has figures for print.
+page.html.j2 draws them as SVG, so that they follow the page's theme; plots/ has figures for print.
 """
 
 from __future__ import annotations
