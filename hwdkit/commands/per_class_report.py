@@ -20,16 +20,18 @@ from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import eval_pairs
 from hwdkit.engine.networks import Loaded, load_network, require_classes
+from hwdkit.engine.opened import Network
 from hwdkit.errors import RecipeError, UsageError
 from hwdkit.measure.divergence import Measure
-from hwdkit.measure.per_class import Entrant, Subject, per_class
-from hwdkit.measure.types import DivergenceKind, DivergenceOn, Order, PerClassReport, Role
+from hwdkit.measure.per_class import Subject, per_class
+from hwdkit.measure.types import DivergenceKind, DivergenceOn, Order, PerClassReport
 from hwdkit.report.latex import per_class_latex
 from hwdkit.report.render import per_class_csv, per_class_json
 from hwdkit.report.saved import load_report
 from hwdkit.report.tables import per_class_markdown, per_class_table
 from hwdkit.terminal import console
 from hwdkit.terminal.memory import WHILE_EVALUATING, explained_memory
+from hwdkit.types import Role
 
 log = logging.getLogger("hwdkit")
 
@@ -192,5 +194,5 @@ def _wanted(options: Options) -> list[tuple[str, Role, Path]]:
     return named
 
 
-def _entrant(name: str, role: Role, loaded: Loaded, device: torch.device) -> Entrant:
-    return Entrant(name, role, loaded.model.to(device).eval(), str(loaded.path), file_digest(loaded.path))
+def _entrant(name: str, role: Role, loaded: Loaded, device: torch.device) -> Network:
+    return Network(name, role, loaded.model.to(device).eval(), str(loaded.path), file_digest(loaded.path))

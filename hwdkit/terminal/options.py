@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import click
 import typer
@@ -30,7 +30,18 @@ Checkpoint = Annotated[
         "--checkpoint", "-c", help="A student.safetensors / teacher.safetensors, or a run directory."
     ),
 ]
+Compare = Annotated[
+    list[str] | None,
+    typer.Option("--compare", metavar="NAME=CHECKPOINT", help="One more network; may be repeated."),
+]
 Split = Annotated[str, typer.Option("--split", help="Which split of the dataset.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Only the first N images; the result says so.")
+]
+Absent = Annotated[
+    Literal["present", "paper"],
+    typer.Option("--absent", help="present (mean over classes that occur) | paper (absent = 0)"),
+]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Loader processes.")]
 Gpus = Annotated[str, typer.Option("--gpus", help="auto (all visible), a number, or 0 for the CPU.")]
 OneGpu = Annotated[str, typer.Option("--gpus", help="auto (one if there is one), 1, or 0 for the CPU.")]

@@ -12,11 +12,12 @@ from io import StringIO
 import pytest
 from rich.console import Console, RenderableType
 
-from hwdkit.measure.types import ClassDivergence, ClassRow, ModelSummary, PerClassReport, Role
+from hwdkit.measure.types import ClassDivergence, ClassRow, ModelSummary, PerClassReport
 from hwdkit.report import render
 from hwdkit.report.latex import latex_number, latex_text, per_class_latex
 from hwdkit.report.saved import report_from_dict
 from hwdkit.report.tables import per_class_markdown, per_class_table
+from hwdkit.types import Role
 
 
 def summary(name: str, role: Role, miou: float) -> ModelSummary:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from hwdkit.checkpoints.files import replacing
 from hwdkit.commands.predict.own_images import Found, read_upright
@@ -24,7 +22,7 @@ from hwdkit.datasets.table import DATASETS
 from hwdkit.engine.evaluate import Protocol
 from hwdkit.engine.evaluate import predict as class_map
 from hwdkit.engine.networks import Loaded, require_classes
-from hwdkit.measure.overlay import Pixels, colourise, image_png, mask_png, overlay
+from hwdkit.measure.overlay import Pixels, colourise, ids_png, image_png, mask_png, overlay
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -158,10 +156,3 @@ def own_ids(loaded: Loaded, data_root: Path) -> np.ndarray[Any, np.dtype[np.uint
     index = load_index(data_root / name, files_must_exist=False)
     require_classes(loaded, index)
     return raw_ids(index.label_map, classes=len(loaded.classes))
-
-
-def ids_png(ids: np.ndarray[Any, np.dtype[np.uint16]]) -> bytes:
-    """Encode label ids (H, W) as a gray PNG, of 8 bits where they fit."""
-    file = BytesIO()
-    Image.fromarray(ids.astype(np.uint8) if int(ids.max()) <= 255 else ids).save(file, "PNG")
-    return file.getvalue()

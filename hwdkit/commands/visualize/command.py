@@ -19,11 +19,11 @@ from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import load_index
 from hwdkit.data.stream import eval_pairs
 from hwdkit.engine.networks import load_network, require_classes
+from hwdkit.engine.opened import Network
 from hwdkit.errors import DataError, UsageError
-from hwdkit.measure.per_class import Entrant
-from hwdkit.measure.types import Role
 from hwdkit.terminal import console
 from hwdkit.terminal.memory import explained_memory
+from hwdkit.types import Role
 
 log = logging.getLogger("hwdkit")
 
@@ -34,13 +34,13 @@ MEMORY_HINT = "fewer networks at once, or the CPU (--gpus 0)"
 class Opened:
     """Loaded networks on their device, and the split that they are shown."""
 
-    networks: tuple[Entrant, ...]
+    networks: tuple[Network, ...]
     dataset: SegmentationDataset
     device: torch.device
     total: int
     workers: int
 
-    def of_role(self, role: Role, *, needed_for: str) -> Entrant:
+    def of_role(self, role: Role, *, needed_for: str) -> Network:
         """The network of a role.
 
         Raises:
@@ -121,7 +121,7 @@ def opened(given: Given) -> Opened:
         log.info("only the first %d of %d images", total, len(dataset))
     with explained_memory(MEMORY_HINT):
         networks = tuple(
-            Entrant(name, role, net.model.to(device).eval(), str(net.path), file_digest(net.path))
+            Network(name, role, net.model.to(device).eval(), str(net.path), file_digest(net.path))
             for name, role, net in loaded
         )
     return Opened(networks, dataset, device, total, given.workers)
