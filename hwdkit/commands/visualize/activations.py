@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,30 +10,18 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands.per_class_report import chosen as chosen_classes
-from hwdkit.commands.visualize import command as visualize
-from hwdkit.commands.visualize.arguments import FigureFile, Given
+from hwdkit.commands.visualize import Activations, figure
+from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.errors import DataError, UsageError
 from hwdkit.measure.activation_maps import ActivationMap, activation_maps
 from hwdkit.measure.overlay import shrink
 from hwdkit.report.render import number, percent, printable
+from hwdkit.terminal import values
 
 MOST_ROWS = 24
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit visualize activations --help`."""
-
-    given: Given
-    figure: FigureFile
-    classes: tuple[str, ...]
-    images: tuple[str, ...] = ()
-    tau: float = 4.0
-    longest: int = 320
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: Activations) -> dict[str, Any]:
     """Write the figure.
 
     Returns:
@@ -47,17 +34,18 @@ def run(options: Options) -> dict[str, Any]:
     """
     from hwdkit.report.plots.activations import ActivationRow, activations
 
-    opened = visualize.opened(options.given)
-    names = tuple(dict.fromkeys(chosen_classes(options.classes, opened.dataset.index.classes)))
-    classes = [opened.dataset.index.classes.index(name) for name in names]
-    images = visualize.chosen_images(options.images, opened.dataset) or [_first_with(opened, classes, names)]
+    opened = figure.opened(options)
+    dataset, known = opened.images.dataset, opened.images.index.classes
+    names = tuple(dict.fromkeys(values.classes(options.classes or (), known)))
+    classes = [known.index(name) for name in names]
+    images = figure.chosen_images(options.images or (), dataset) or [_first_with(dataset, classes, names)]
     if len(images) * len(classes) > MOST_ROWS:
         raise UsageError(
             f"{len(images)} images x {len(classes)} classes are more than {MOST_ROWS} rows",
             hint="name fewer --images or --classes",
         )
     rows, told = [], []
-    with visualize.working("activations", len(images)) as advance:
+    with figure.working("activations", len(images)) as advance:
         for done, index in enumerate(images, 1):
             image, label = opened.pair(index)
             maps = activation_maps(opened.networks, image, label, classes, temperature=options.tau)
@@ -68,7 +56,7 @@ def run(options: Options) -> dict[str, Any]:
                 rows.append(ActivationRow(name, c, pixels, small, own))
                 told.append(
                     {
-                        "image": opened.dataset.name(index),
+                        "image": dataset.name(index),
                         "index": index,
                         "class": name,
                         "scale": rows[-1].scale,
@@ -76,9 +64,13 @@ def run(options: Options) -> dict[str, Any]:
                     }
                 )
             advance(done)
-    content = activations(rows, temperature=options.tau, form=options.figure.form)
-    figure = visualize.write_figure(options.figure, content)
-    return {**opened.facts(), "temperature": options.tau, "rows": told, "figure": figure}
+    content = activations(rows, temperature=options.tau, form=options.suffix)
+    return {
+        **opened.facts(),
+        "temperature": options.tau,
+        "rows": told,
+        "figure": figure.write_figure(options, content),
+    }
 
 
 def render(result: dict[str, Any]) -> Group:
@@ -98,13 +90,13 @@ def render(result: dict[str, Any]) -> Group:
     return Group(table, Text(printable(result["figure"])))
 
 
-def _first_with(opened: visualize.Opened, classes: list[int], names: tuple[str, ...]) -> int:
-    for index in range(len(opened.dataset)):
-        _, label = opened.dataset.open(index)
+def _first_with(dataset: SegmentationDataset, classes: list[int], names: tuple[str, ...]) -> int:
+    for index in range(len(dataset)):
+        _, label = dataset.open(index)
         if set(classes) <= set(np.unique(label).tolist()):
             return index
     raise DataError(
-        f"no image of split {opened.dataset.split} holds all of {', '.join(names)}",
+        f"no image of split {dataset.split} holds all of {', '.join(names)}",
         hint="choose images yourself: --images 0,1",
     )
 
