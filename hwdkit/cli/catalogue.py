@@ -41,7 +41,6 @@ OLD = {
     "train-teacher": "hwdkit.cli.training",
     "distill": "hwdkit.cli.training",
     "sweep": "hwdkit.cli.sweep",
-    "compare": "hwdkit.cli.compare",
     "profile": "hwdkit.cli.profile",
     "predict": "hwdkit.cli.predict",
     "export": "hwdkit.cli.export",
