@@ -43,7 +43,6 @@ OLD = {
     "sweep": "hwdkit.cli.sweep",
     "profile": "hwdkit.cli.profile",
     "predict": "hwdkit.cli.predict",
-    "export": "hwdkit.cli.export",
     "checkpoint": "hwdkit.cli.checkpoint",
     "recipes": "hwdkit.cli.recipes",
     "doctor": "hwdkit.cli.doctor",
