@@ -42,7 +42,6 @@ OLD = {
     "distill": "hwdkit.cli.training",
     "sweep": "hwdkit.cli.sweep",
     "profile": "hwdkit.cli.profile",
-    "predict": "hwdkit.cli.predict",
     "checkpoint": "hwdkit.cli.checkpoint",
     "recipes": "hwdkit.cli.recipes",
     "doctor": "hwdkit.cli.doctor",

@@ -162,7 +162,7 @@ def _usage(card: Card) -> str:
     code = (
         "from pathlib import Path\n\nimport torch\n"
         f"{extra}"
-        "from hwdkit.commands.predict.own_images import read_upright\n"
+        "from hwdkit.commands.predict.images import read_upright\n"
         "from hwdkit.engine.evaluate import Protocol, predict\n"
         "from hwdkit.engine.networks import load_network\n\n"
         f"network = load_network({path})\n"

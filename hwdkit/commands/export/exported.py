@@ -19,7 +19,7 @@ from hwdkit.checkpoints.files import replacing
 from hwdkit.commands.export import Export
 from hwdkit.commands.export import int8 as export_int8
 from hwdkit.commands.export.int8 import Calibration
-from hwdkit.commands.predict.own_images import Found, find_images, read_upright
+from hwdkit.commands.predict.images import MediaFile, find_images, read_upright
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, load_index
 from hwdkit.engine.networks import Loaded, load_network, require_classes
@@ -143,7 +143,7 @@ def _write(path: Path, loaded: Loaded, metadata: dict[str, Any], *, form: Form, 
         files.write_torch_export(path, program, metadata)
 
 
-def _few_pictures(found: list[Found], index: DatasetIndex | None, form: Form) -> tuple[str, list[Tensor]]:
+def _few_pictures(found: list[MediaFile], index: DatasetIndex | None, form: Form) -> tuple[str, list[Tensor]]:
     """What to verify on, and what to call it: the images named, the dataset's, or one that is drawn."""
     if found:
         return "images", [_upright(image) for image in found[:VERIFIED]]
@@ -154,7 +154,7 @@ def _few_pictures(found: list[Found], index: DatasetIndex | None, form: Form) ->
     return "a generated picture", [verify.generated_picture(form.size)]
 
 
-def _upright(image: Found) -> Tensor:
+def _upright(image: MediaFile) -> Tensor:
     return torch.from_numpy(read_upright(image.path).transpose(2, 0, 1).copy())
 
 
@@ -179,7 +179,7 @@ def _verified(
     }
 
 
-def _calibration(found: list[Found], index: DatasetIndex, count: int) -> Calibration:
+def _calibration(found: list[MediaFile], index: DatasetIndex, count: int) -> Calibration:
     """The images named, or training images evenly spread: a dataset's first ones may all show one town."""
     if found:
         taken = found[:count]

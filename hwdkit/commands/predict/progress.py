@@ -18,7 +18,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextmanager
-def paced(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def progress(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """Tell of progress on stderr: a bar at a terminal, else every `SECONDS_BETWEEN_LINES` a line.
 
     Args:
