@@ -107,8 +107,6 @@ def _name(one: Parameter) -> str:
 def _value(one: Parameter) -> str:
     if one.type is bool:
         return ""
-    if getattr(one.info, "click_type", None) is not None:
-        return ", ".join(f"`{choice}`" for choice in one.info.click_type.choices)
     return str(one.info.metavar or _type(one.type))
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import click
 import typer
 
 from hwdkit.datasets.table import DATASETS
@@ -25,8 +24,11 @@ DataRoot = Annotated[
     Path, typer.Option("--data-root", envvar="HWDKIT_DATA", help="Folder that holds the prepared datasets.")
 ]
 DATA = Path("data")
-KnownDataset = click.Choice(tuple(DATASETS))
-"""For `typer.Option(click_type=...)`: a dataset that hwdkit knows."""
+if TYPE_CHECKING:
+    KnownDataset = str
+else:
+    KnownDataset = Literal[tuple(DATASETS)]
+    """A dataset that hwdkit knows, as a choice that typer checks."""
 Checkpoint = Annotated[
     Path,
     typer.Option(

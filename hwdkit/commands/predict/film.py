@@ -54,7 +54,7 @@ def _each_frame(
     counts = np.zeros(len(prediction.loaded.classes), dtype=np.int64)
     began = time.monotonic()
     done, size, last = 0, (0, 0), Fraction(0)
-    with progress(film.path.name, film.frames, "frames") as tell:
+    with progress(film.path.name, film.frames, "frames") as advance:
         for pixels, seconds in film.read():
             mask = prediction.mask(pixels)
             for folder, recorder in recorders.items():
@@ -63,7 +63,7 @@ def _each_frame(
             if prediction.options.frame_masks:
                 prediction.write(f"{name}/{done:06}.png", list(prediction.class_maps(mask)))
             counts += prediction.count(mask)
-            tell(done)
+            advance(done)
     if not done:
         raise DataError("has no frame that can be decoded", where=str(film.path))
     speed = done / max(time.monotonic() - began, 1e-9)

@@ -44,23 +44,23 @@ def run(options: Activations) -> dict[str, Any]:
             f"{len(images)} images x {len(classes)} classes are more than {MOST_ROWS} rows",
             hint="name fewer --images or --classes",
         )
-    rows, told = [], []
+    rows, documents = [], []
     with figure.working("activations", len(images)) as advance:
         for done, index in enumerate(images, 1):
             image, label = opened.pair(index)
             maps = activation_maps(opened.networks, image, label, classes, temperature=options.tau)
             pixels = shrink(image.permute(1, 2, 0).cpu().numpy(), options.longest)
             small = shrink(label.cpu().numpy().astype(np.uint8), options.longest)
-            for place, (c, name) in enumerate(zip(classes, names, strict=True)):
-                own = {network: found[place] for network, found in maps.items()}
-                rows.append(ActivationRow(name, c, pixels, small, own))
-                told.append(
+            for number, (c, name) in enumerate(zip(classes, names, strict=True)):
+                shown = {network: classes_maps[number] for network, classes_maps in maps.items()}
+                rows.append(ActivationRow(name, c, pixels, small, shown))
+                documents.append(
                     {
                         "image": dataset.name(index),
                         "index": index,
                         "class": name,
                         "scale": rows[-1].scale,
-                        "networks": {network: _map(one) for network, one in own.items()},
+                        "networks": {network: _map(one) for network, one in shown.items()},
                     }
                 )
             advance(done)
@@ -68,7 +68,7 @@ def run(options: Activations) -> dict[str, Any]:
     return {
         **opened.facts(),
         "temperature": options.tau,
-        "rows": told,
+        "rows": documents,
         "figure": figure.write_figure(options, content),
     }
 

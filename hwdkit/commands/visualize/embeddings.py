@@ -74,8 +74,8 @@ def run(options: Embeddings) -> dict[str, Any]:
         "pca": options.pca,
         "images": opened.images.total,
     }
-    told = _told(sample, found, index.classes)
-    return {**opened.facts(), **settings, **told, "figure": figure.write_figure(options, content)}
+    document = _document(sample, found, index.classes)
+    return {**opened.facts(), **settings, **document, "figure": figure.write_figure(options, content)}
 
 
 def render(result: dict[str, Any]) -> Group:
@@ -116,7 +116,7 @@ def _largest(dataset: SegmentationDataset) -> tuple[str, ...]:
     return tuple(names[c] for c in order[:MOST_CLASSES])
 
 
-def _told(sample: Sample, found: dict[str, Embedding], classes: tuple[str, ...]) -> dict[str, Any]:
+def _document(sample: Sample, found: dict[str, Embedding], classes: tuple[str, ...]) -> dict[str, Any]:
     counts = Counter(sample.classes.tolist())
     pixels = zip(sample.classes.tolist(), sample.images.tolist(), sample.places.tolist(), strict=True)
     return {
