@@ -1,14 +1,26 @@
-"""The few tensor bundles that everything passes around. No behaviour lives here."""
+"""The few bundles that everything passes around. No behaviour lives here."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:  # the names of bundles are no reason to load torch
     from torch import Tensor
 
 IGNORE = 255
 """Label value of pixels that no loss and no metric counts."""
+
+Role = Literal["teacher", "student", "baseline", "compare"]
+"""What a network is among others: `baseline` learnt alone, `compare` is any other student."""
+
+
+class NamedPath(NamedTuple):
+    """A trained network before it is loaded: `path` is a checkpoint or a run directory."""
+
+    name: str
+    role: Role
+    path: Path
 
 
 class Batch(NamedTuple):

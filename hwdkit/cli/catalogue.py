@@ -38,11 +38,6 @@ COMMANDS = {
 
 OLD = {
     "prepare-data": "hwdkit.cli.data",
-    "per-class-report": "hwdkit.cli.per_class_report",
-    "compare": "hwdkit.cli.compare",
-    "visualize": "hwdkit.cli.visualize",
-    "predict": "hwdkit.cli.predict",
-    "export": "hwdkit.cli.export",
     "doctor": "hwdkit.cli.doctor",
 }
 """TRANSITION: commands that are not yet classes; delete the line when its command is."""

@@ -24,12 +24,6 @@ DataRoot = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
-Checkpoint = Annotated[
-    Path,
-    typer.Option(
-        "--checkpoint", "-c", help="A student.safetensors / teacher.safetensors, or a run directory."
-    ),
-]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory; must be new or empty.")]
 Gpus = Annotated[str, typer.Option("--gpus", help="auto (all visible), a number, or 0 for the CPU.")]
 OneGpu = Annotated[str, typer.Option("--gpus", help="auto (one if there is one), 1, or 0 for the CPU.")]

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hwdkit.engine.opened import NamedNetwork
 from hwdkit.losses.channel_wise import log_activation
 from hwdkit.losses.labels import class_ids, members, small_label
-from hwdkit.measure.per_class import Entrant
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,12 @@ class ActivationMap:
 
 @torch.no_grad()
 def activation_maps(
-    networks: Sequence[Entrant], image: Tensor, label: Tensor, classes: Sequence[int], *, temperature: float
+    networks: Sequence[NamedNetwork],
+    image: Tensor,
+    label: Tensor,
+    classes: Sequence[int],
+    *,
+    temperature: float,
 ) -> dict[str, list[ActivationMap]]:
     """The maps of some classes' channels; one forward pass a network.
 

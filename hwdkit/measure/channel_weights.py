@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hwdkit.engine.opened import NamedNetwork
 from hwdkit.losses.hwd import HWD
-from hwdkit.measure.per_class import Entrant
 from hwdkit.models.segmenter import Segmenter
 
 
@@ -31,7 +31,7 @@ class ChannelWeights:
 
 @torch.no_grad()
 def channel_weights(
-    students: Sequence[Entrant],
+    students: Sequence[NamedNetwork],
     teacher: Segmenter,
     pairs: Iterable[tuple[int, Tensor, Tensor]],
     loss: HWD,

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hwdkit.engine.opened import NamedNetwork
 from hwdkit.errors import EnvironmentFailure
 from hwdkit.losses.labels import small_label
-from hwdkit.measure.per_class import Entrant
 from hwdkit.types import SegOutput
 
 Features = NDArray[np.float32]
@@ -75,7 +75,7 @@ def require_sklearn() -> Any:
 
 @torch.no_grad()
 def sampled(
-    networks: Sequence[Entrant],
+    networks: Sequence[NamedNetwork],
     pairs: Iterable[tuple[int, Tensor, Tensor]],
     *,
     classes: Sequence[int],
@@ -175,7 +175,7 @@ class _Lowest(NamedTuple):
     places: NDArray[np.int64]
 
 
-def _embedding(network: Entrant, image: Tensor) -> Tensor:
+def _embedding(network: NamedNetwork, image: Tensor) -> Tensor:
     output: SegOutput = network.model(image[None], ("embedding",))
     return output.taps["embedding"][0].float()
 

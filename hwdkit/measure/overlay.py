@@ -119,6 +119,11 @@ def mask_png(mask: Pixels, palette: Sequence[Colour], *, clear: Sequence[int] = 
     return _encode(picture, "PNG", optimize=True, transparency=alpha)
 
 
+def ids_png(ids: NDArray[np.uint16]) -> bytes:
+    """Encode label ids (H, W) as a gray PNG, of 8 bits where they fit."""
+    return _encode(Image.fromarray(ids.astype(np.uint8) if int(ids.max()) <= 255 else ids), "PNG")
+
+
 def _colour_table(palette: Sequence[Colour]) -> Pixels:
     table = np.full((256, 3), UNLABELLED, dtype=np.uint8)
     known = np.asarray(palette, dtype=np.uint8).reshape(-1, 3)[:256]

@@ -15,25 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hwdkit.engine.opened import NamedNetwork
 from hwdkit.kernels.bilinear_argmax import upsampled_argmax
 from hwdkit.measure.divergence import Divergence, Measure, image_sums
 from hwdkit.measure.profile import count_macs, count_parameters
-from hwdkit.measure.types import ClassRow, Example, ModelSummary, PerClassReport, Role
+from hwdkit.measure.types import ClassRow, Example, ModelSummary, PerClassReport
 from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.protocol import Absent
 from hwdkit.types import IGNORE
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """One network in the report."""
-
-    name: str
-    role: Role
-    model: Segmenter
-    checkpoint: str
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ class _Kept:
 
 @torch.no_grad()
 def per_class(
-    entrants: tuple[Entrant, ...],
+    networks: tuple[NamedNetwork, ...],
     pairs: Iterable[tuple[int, Tensor, Tensor]],
     subject: Subject,
     *,
@@ -76,7 +66,7 @@ def per_class(
     """Compare networks class by class.
 
     Args:
-        entrants: exactly one `student` and one `teacher` among them. Every network but the teacher is
+        networks: exactly one `student` and one `teacher` among them. Every network but the teacher is
             compared with the teacher; the student's divergence is that of the report's rows.
         pairs: (index, image (3, H, W) uint8, label (H, W) int64).
         subject: what the images are.
@@ -87,21 +77,21 @@ def per_class(
         advance: told the number of images done.
     """
     measure = measure or Measure()
-    student = next(entrant for entrant in entrants if entrant.role == "student")
-    teacher = next(entrant for entrant in entrants if entrant.role == "teacher")
+    student = next(network for network in networks if network.role == "student")
+    teacher = next(network for network in networks if network.role == "teacher")
     device = next(student.model.parameters()).device
     classes = len(subject.classes)
-    for entrant in entrants:
-        entrant.model.eval()
-    matrices = {entrant.name: ConfusionMatrix(classes, device) for entrant in entrants}
-    learners = {entrant.name: entrant.model for entrant in entrants if entrant is not teacher}
+    for network in networks:
+        network.model.eval()
+    matrices = {network.name: ConfusionMatrix(classes, device) for network in networks}
+    learners = {network.name: network.model for network in networks if network is not teacher}
     divergences = {name: Divergence(classes, device=device) for name in learners}
     kept: list[_Kept] = []
     done = 0
     for index, image, label in pairs:
         image, label = image.to(device), label.to(device)
-        logits = {entrant.name: entrant.model(image[None]).logits.float() for entrant in entrants}
-        maps = {entrant.name: _class_map(entrant.model, logits[entrant.name], label) for entrant in entrants}
+        logits = {network.name: network.model(image[None]).logits.float() for network in networks}
+        maps = {network.name: _class_map(network.model, logits[network.name], label) for network in networks}
         for name, matrix in matrices.items():
             matrix.update(label, maps[name])
         _compare(divergences, learners, logits, label=label, measure=measure)
@@ -118,11 +108,11 @@ def per_class(
         divergence_on=measure.on,
         absent=absent,
         pair=(student.name, teacher.name),
-        models=tuple(_summary(entrant, matrices[entrant.name], absent) for entrant in entrants),
+        models=tuple(_summary(network, matrices[network.name], absent) for network in networks),
         rows=_rows(subject, matrices, divergences, student.name),
         examples=tuple(item.example for item in sorted(kept, reverse=True)),
         notes=notes,
-        fingerprint=_fingerprint(subject, entrants),
+        fingerprint=_fingerprint(subject, networks),
         confusions={name: tuple(map(tuple, matrix.matrix.tolist())) for name, matrix in matrices.items()},
     )
 
@@ -186,13 +176,13 @@ def _uint8(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return tensor.to(torch.uint8).cpu().numpy()
 
 
-def _summary(entrant: Entrant, matrix: ConfusionMatrix, absent: Absent) -> ModelSummary:
+def _summary(network: NamedNetwork, matrix: ConfusionMatrix, absent: Absent) -> ModelSummary:
     return ModelSummary(
-        name=entrant.name,
-        role=entrant.role,
-        checkpoint=entrant.checkpoint,
-        params=count_parameters(entrant.model)[1],
-        gmacs=count_macs(entrant.model, (512, 512)).true / 1e9,
+        name=network.name,
+        role=network.role,
+        checkpoint=network.checkpoint,
+        params=count_parameters(network.model)[1],
+        gmacs=count_macs(network.model, (512, 512)).true / 1e9,
         miou=matrix.miou(absent),
         macc=matrix.macc(),
         pixel_accuracy=matrix.pixel_accuracy(),
@@ -223,6 +213,6 @@ def _rows(
     )
 
 
-def _fingerprint(subject: Subject, entrants: tuple[Entrant, ...]) -> str:
-    parts = [subject.fingerprint, subject.split, *(entrant.digest for entrant in entrants)]
+def _fingerprint(subject: Subject, networks: tuple[NamedNetwork, ...]) -> str:
+    parts = [subject.fingerprint, subject.split, *(network.digest for network in networks)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

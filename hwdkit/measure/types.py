@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from hwdkit.types import Role
 
-Role = Literal["teacher", "student", "baseline", "compare"]
+if TYPE_CHECKING:  # the command line reads the names below, and numpy is no part of it
+    import numpy as np
+    from numpy.typing import NDArray
+
 DivergenceOn = Literal["activation", "logits"]
 DivergenceKind = Literal["mse", "kl"]
 Order = Literal["iou", "gap", "name", "share", "td-ntd", "weight", "class"]

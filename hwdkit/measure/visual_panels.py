@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwdkit.engine.evaluate import predict
+from hwdkit.engine.opened import NamedNetwork
 from hwdkit.measure.overlay import Pixels, shrink
-from hwdkit.measure.per_class import Entrant
 from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.recipe.protocol import Protocol
@@ -70,7 +70,7 @@ class PanelRow:
 
 @torch.no_grad()
 def panel_row(
-    networks: Sequence[Entrant], pair: tuple[Tensor, Tensor], *, index: int, name: str, longest: int
+    networks: Sequence[NamedNetwork], pair: tuple[Tensor, Tensor], *, index: int, name: str, longest: int
 ) -> PanelRow:
     """Show one image to every network.
 

@@ -19,8 +19,8 @@ from hwdkit.measure.types import (
     DivergenceOn,
     ModelSummary,
     PerClassReport,
-    Role,
 )
+from hwdkit.types import Role
 
 _NUMBER = (int, float)
 _KINDS: dict[str, tuple[type, ...]] = {

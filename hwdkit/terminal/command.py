@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, fields
 from inspect import Parameter, Signature, cleandoc
 from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform, get_type_hints
@@ -37,6 +38,9 @@ class Result(NamedTuple):
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
+Context = Annotated[typer.Context, typer.Option(hidden=True)]  # for the reference, no option at all
+
+_typed: ContextVar[frozenset[str]] = ContextVar("_typed", default=frozenset())
 
 T = TypeVar("T")
 
@@ -85,22 +89,19 @@ def hyphenated(name: str) -> str:
     return re.sub(r"(?<=.)(?=[A-Z])", "-", name).lower()
 
 
-def typed() -> set[str]:
+def typed() -> frozenset[str]:
     """The fields that stand on the command line, whatever their values; not those of the environment."""
-    import click
-
-    context = click.get_current_context()
-    return {
-        str(parameter.name)
-        for parameter in context.command.params
-        if context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-    }
+    return _typed.get()
 
 
 def _function(cls: Any) -> Callable[..., None]:
     """The function that typer reads the options from, and calls."""
 
-    def call(*, as_json: bool, quiet: bool, **values: Any) -> None:
+    def call(*, context: typer.Context, as_json: bool, quiet: bool, **values: Any) -> None:
+        sources = {name: context.get_parameter_source(name) for name in (*values, "as_json", "quiet")}
+        _typed.set(
+            frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE")
+        )
         chosen = cls(**values)
 
         from hwdkit.terminal import console, exits, launch
@@ -126,6 +127,7 @@ def _function(cls: Any) -> Callable[..., None]:
     ]
     for shared, annotation in (("as_json", Json), ("quiet", Quiet)):
         parameters.append(Parameter(shared, Parameter.KEYWORD_ONLY, annotation=annotation, default=False))
+    parameters.append(Parameter("context", Parameter.KEYWORD_ONLY, annotation=Context))
     call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def scales(option: str, text: str) -> tuple[float, ...]:
     return numbers
 
 
-def compared(texts: list[str]) -> dict[str, Path]:
+def compared(texts: Iterable[str]) -> dict[str, Path]:
     """NAME=CHECKPOINT, each name once and none that the report gives away itself."""
     named: dict[str, Path] = {}
     for text in texts:
@@ -64,6 +66,29 @@ def compared(texts: list[str]) -> dict[str, Path]:
             raise UsageError(f"--compare: the name {name!r} is taken; choose another")
         named[name] = Path(path)
     return named
+
+
+def classes(texts: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The classes that --classes names, upper and lower case alike; none means all.
+
+    Args:
+        texts: a class name each, or several with commas between them.
+        known: all classes.
+
+    Raises:
+        UsageError: there is no such class.
+    """
+    spelled = {name.casefold(): name for name in known}
+    # A class's own name may hold commas.
+    words = [word for text in texts for word in ([text] if text.casefold() in spelled else text.split(","))]
+    names = []
+    for word in (word.strip() for word in words):
+        if word.casefold() not in spelled:
+            near = difflib.get_close_matches(word.casefold(), spelled, n=1)
+            hint = f"did you mean {spelled[near[0]]!r}?" if near else f"there are: {', '.join(known[:20])}"
+            raise UsageError(f"--classes: there is no class {word!r}", hint=hint)
+        names.append(spelled[word.casefold()])
+    return tuple(names)
 
 
 def seconds(text: str | None) -> float | None:

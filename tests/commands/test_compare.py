@@ -14,8 +14,8 @@ import torch
 from tiny_runs import Outcome, Pair, hwdkit
 
 from hwdkit.checkpoints.files import load_model, save_model
-from hwdkit.commands.compare.arguments import Given, parse
 from hwdkit.commands.compare.counts import read_counts
+from hwdkit.commands.compare.seed_paths import SeedPaths, parse
 from hwdkit.engine.networks import load_network
 from hwdkit.errors import UsageError
 from hwdkit.recipe.load import dump, loads_resolved
@@ -431,9 +431,9 @@ def test_path_that_exists_is_a_path_whatever_signs_it_has(
     (tmp_path / "lr=0.1,seed=0").mkdir()
     odd = Path("lr=0.1,seed=0")
     assert parse(["lr=0.1,seed=0", "x=lr=0.1,seed=0", "y=a,b"], None) == (
-        Given((odd,)),
-        Given((odd,), "x"),
-        Given((Path("a"), Path("b")), "y"),
+        SeedPaths((odd,)),
+        SeedPaths((odd,), "x"),
+        SeedPaths((Path("a"), Path("b")), "y"),
     )
     with pytest.raises(UsageError, match="no name"):
         parse([" =a"], None)

@@ -192,9 +192,9 @@ def test_int8_is_measured_beside_fp32_and_kept_when_it_misses_the_gate(pair: Pai
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "tflite"], "--format: 'tflite' is not one of onnx, torch-export"),
+        (["--format", "tflite"], "'--format': 'tflite' is not one of 'onnx', 'torch-export'"),
         (["--dynamic", "batch,depth"], "--dynamic: 'depth' is not one of batch, height, width"),
-        (["--output", "mask"], "--output: 'mask' is not one of"),
+        (["--output", "mask"], "'--output': 'mask' is not one of"),
         (["--input", "8x8"], "--input: '8x8' is not HEIGHTxWIDTH"),
         (["--format", "torch-export", "--int8"], "it needs --format onnx"),
         (["--format", "torch-export"], "a.onnx does not end in .pt2"),

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from tiny_runs import Pair, hwdkit
 
+from hwdkit.terminal import values
+
 FILES = [
     "per-class.json",
     "per-class.csv",
@@ -162,11 +164,9 @@ def test_a_class_that_there_is_not_is_refused_before_anything_is_measured(pair: 
 
 
 def test_a_class_whose_name_holds_a_comma_can_be_named() -> None:
-    from hwdkit.commands.per_class_report import chosen
-
     classes = ("road, street", "sky", "car")
-    assert chosen(("Road, street", "car, sky"), classes) == ("road, street", "car", "sky")
-    assert chosen((), classes) == ()
+    assert values.classes(("Road, street", "car, sky"), classes) == ("road, street", "car", "sky")
+    assert values.classes((), classes) == ()
 
 
 def test_other_maps_and_divergences_are_measured_and_named(pair: Pair) -> None:
@@ -191,8 +191,8 @@ def test_other_maps_and_divergences_are_measured_and_named(pair: Pair) -> None:
         (["--student", "x", "--teacher", "y", "--out", __file__], "is a file, not a folder"),
         (["--student", "x", "--teacher", "y", "--tau", "inf"], "is no temperature"),
         (["--student", "x", "--teacher", "y", "--tau", "nan"], "greater than or equal to 0.001"),
-        (["--student", "x", "--teacher", "y", "--divergence", "l1"], "'l1' is not one of mse, kl"),
-        (["--student", "x", "--teacher", "y", "--map", "logits"], "'logits' is not one of activation, logit"),
+        (["--student", "x", "--teacher", "y", "--divergence", "l1"], "'l1' is not one of 'mse', 'kl'"),
+        (["--student", "x", "--teacher", "y", "--map", "logits"], "is not one of 'activation', 'logit'"),
         (
             ["--student", "x", "--teacher", "y", "--divergence", "kl", "--map", "logit"],
             "needs --map activation",

@@ -19,8 +19,8 @@ from PIL import Image
 from tiny_runs import Outcome, Pair, hwdkit
 
 from hwdkit.checkpoints.files import load_model, save_model
-from hwdkit.commands.predict import pace, prediction
-from hwdkit.commands.predict.own_images import Found, find_images, output_names, read_upright
+from hwdkit.commands.predict import prediction, progress
+from hwdkit.commands.predict.images import MediaFile, find_images, output_names, read_upright
 from hwdkit.data.index import load_index
 from hwdkit.datasets.cityscapes import CITYSCAPES
 from hwdkit.datasets.cityscapes import CLASSES as CITYSCAPES_CLASSES
@@ -344,7 +344,7 @@ def test_folders_are_searched_and_patterns_take_images_only(tmp_path: Path) -> N
 
 def test_names_keep_the_structure_and_fall_back_where_two_meet(tmp_path: Path) -> None:
     def named(*sources: tuple[str, str]) -> list[str]:
-        return output_names([Found(tmp_path / path, PurePosixPath(name)) for path, name in sources])
+        return output_names([MediaFile(tmp_path / path, PurePosixPath(name)) for path, name in sources])
 
     assert named(("p/x/a.jpg", "x/a.jpg"), ("p/b.tif", "b.tif")) == ["x/a.png", "b.png"]
     assert named(("p/a.jpg", "a.jpg"), ("q/a.jpg", "a.jpg")) == ["p/a.png", "q/a.png"]
@@ -362,7 +362,7 @@ PARTS = st.sampled_from(["a", "A", "a.png", "a.jpg", "a.png.png", "b", ".jpg", "
 )
 def test_no_two_names_meet_and_none_leaves_the_folder(chosen: list[tuple[list[str], int]]) -> None:
     paths = {Path("/r", *parts): len(parts) - 1 - min(cut, len(parts) - 1) for parts, cut in chosen}
-    found = [Found(path, PurePosixPath(*path.parts[-1 - kept :])) for path, kept in paths.items()]
+    found = [MediaFile(path, PurePosixPath(*path.parts[-1 - kept :])) for path, kept in paths.items()]
     names = output_names(found)
     folded = [PurePosixPath(name.casefold()) for name in names]
     assert len(set(folded)) == len(found)
@@ -448,7 +448,7 @@ def test_more_classes_than_a_mask_can_hold_are_refused(pair: Pair, tmp_path: Pat
 
 
 def test_a_pipe_hears_of_the_progress(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     images = [picture(tmp_path / f"{i}.png") for i in range(3)]
     line = ["predict", *images, "-c", pair.student, "--gpus", 0]
     done = hwdkit(*line, "-o", tmp_path / "out")

@@ -14,8 +14,8 @@ pytest.importorskip("av")
 
 from films import film
 
-from hwdkit.commands.predict import pace, prediction, video
-from hwdkit.commands.predict.own_images import Found, output_names
+from hwdkit.commands.predict import prediction, progress, video
+from hwdkit.commands.predict.images import MediaFile, output_names
 from hwdkit.measure.overlay import colourise, overlay
 
 
@@ -113,7 +113,7 @@ def test_ids_of_films_alone_need_frame_masks(pair: Pair, tmp_path: Path) -> None
 def test_the_name_of_a_film_cannot_command_a_terminal(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     done = predicted(pair, film(tmp_path / "[b]\x1b[31m.mp4", frames=2), "-o", tmp_path / "out")
     assert done.code == 0
     assert "[b]\ufffd[31m.mp4: 1 of 2 frames" in done.err
@@ -162,7 +162,7 @@ def test_a_folder_stands_for_its_images_and_says_how_films_are_named(pair: Pair,
 
 def test_films_and_images_of_one_name_do_not_meet() -> None:
     def named(*names: str) -> list[str]:
-        return output_names([Found(Path("/r", name), PurePosixPath(name)) for name in names])
+        return output_names([MediaFile(Path("/r", name), PurePosixPath(name)) for name in names])
 
     assert named("a.jpg", "a.mov") == ["a.png", "a.mp4"]
     assert named("a.mp4", "a.mov") == ["a.mp4.mp4", "a.mov.mp4"]
@@ -170,6 +170,6 @@ def test_films_and_images_of_one_name_do_not_meet() -> None:
 
 
 def test_a_pipe_hears_of_the_frames(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     done = predicted(pair, film(tmp_path / "a.mp4"), "-o", tmp_path / "out")
     assert "a.mp4: 2 of 4 frames, " in done.err

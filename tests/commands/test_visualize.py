@@ -353,7 +353,7 @@ def test_without_scikit_learn_embeddings_say_what_to_install(
     [
         ("panels", ["-o", "a.jpg"], 2, "ends in none of .png, .svg, .pdf"),
         ("panels", ["-o", "a.png", "--format", "svg"], 2, "contradicts"),
-        ("panels", ["--format", "gif"], 2, "not one of png, svg, pdf"),
+        ("panels", ["--format", "gif"], 2, "not one of 'png', 'svg', 'pdf'"),
         ("panels", ["--worst", 2, "--images", "0"], 2, "exclude each other"),
         ("panels", ["--images", "nowhere"], 4, "has no image 'nowhere'"),
         ("panels", ["--images", "4"], 4, "there are 0 to 3"),

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from hwdkit.measure import overlay
-from hwdkit.measure.types import ClassDivergence, ClassRow, Example, ModelSummary, PerClassReport, Role
+from hwdkit.measure.types import ClassDivergence, ClassRow, Example, ModelSummary, PerClassReport
 from hwdkit.report.html.page import per_class_page
 from hwdkit.report.render import number
+from hwdkit.types import Role
 
 HOSTILE = "<script>alert(1)</script>\"'"
 

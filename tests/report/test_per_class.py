@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from hwdkit.engine.opened import NamedNetwork
 from hwdkit.measure.divergence import Divergence, Measure, image_sums
-from hwdkit.measure.per_class import Entrant, Subject, per_class
+from hwdkit.measure.per_class import Subject, per_class
 from hwdkit.measure.types import ClassDivergence, PerClassReport
 from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.contract import InputContract
@@ -36,7 +37,7 @@ class Split:
             name: name if name in ("teacher", "student", "baseline") else "compare" for name in self.networks
         }
         entrants = tuple(
-            Entrant(name, roles[name], model, f"{name}.safetensors", name)  # type: ignore[arg-type]
+            NamedNetwork(name, roles[name], model, f"{name}.safetensors", name)  # type: ignore[arg-type]
             for name, model in self.networks.items()
         )
         subject = Subject(

@@ -12,7 +12,7 @@ from io import StringIO
 import pytest
 from rich.console import Console, Group, RenderableType
 
-from hwdkit.measure.types import ClassDivergence, ClassRow, ModelSummary, PerClassReport, Role
+from hwdkit.measure.types import ClassDivergence, ClassRow, ModelSummary, PerClassReport
 from hwdkit.report import render
 from hwdkit.report.per_class import (
     per_class_csv,
@@ -24,6 +24,7 @@ from hwdkit.report.per_class import (
 from hwdkit.report.render import latex_number, latex_text
 from hwdkit.report.saved import report_from_dict
 from hwdkit.report.summary import summary_table
+from hwdkit.types import Role
 
 
 def summary(name: str, role: Role, miou: float) -> ModelSummary:

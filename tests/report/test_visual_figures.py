@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from hwdkit.engine.opened import NamedNetwork
 from hwdkit.losses.hwd import HWD
 from hwdkit.measure.activation_maps import ActivationMap
 from hwdkit.measure.channel_weights import ChannelWeights, channel_weights
 from hwdkit.measure.embeddings import Embedding, Sample, embedded, sampled, usable_perplexity
-from hwdkit.measure.per_class import Entrant
 from hwdkit.measure.visual_panels import PanelRow, Scores, differing, highest
 from hwdkit.models.segmenter import NetworkSpec, build
 from hwdkit.report.palette import STUDENT
@@ -30,11 +30,11 @@ CLASSES = 3
 RNG = np.random.default_rng(0)
 
 
-def network(name: str, seed: int, *, stride: int = 32) -> Entrant:
+def network(name: str, seed: int, *, stride: int = 32) -> NamedNetwork:
     torch.manual_seed(seed)
     options = {"backbone_options": OPTIONS, "head": "fcn", "head_channels": 4, "aux": False}
     spec = NetworkSpec("resnet18", CLASSES, output_stride=stride, **options)
-    return Entrant(name, "student", build(spec).eval(), f"{name}.safetensors", "")
+    return NamedNetwork(name, "student", build(spec).eval(), f"{name}.safetensors", "")
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +50,18 @@ def pairs() -> list[tuple[int, torch.Tensor, torch.Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def networks() -> list[Entrant]:
+def networks() -> list[NamedNetwork]:
     return [network("coarse", 0), network("fine", 1, stride=8)]
 
 
-def draw(networks: list[Entrant], pairs: list[tuple[int, torch.Tensor, torch.Tensor]], **more: int) -> Sample:
+def draw(
+    networks: list[NamedNetwork], pairs: list[tuple[int, torch.Tensor, torch.Tensor]], **more: int
+) -> Sample:
     return sampled(networks, pairs, classes=range(CLASSES), **{"per_class": 2, "seed": 5, **more})
 
 
 def test_the_sample_is_that_of_the_lowest_keys_of_all_images(
-    networks: list[Entrant], pairs: list[tuple[int, torch.Tensor, torch.Tensor]]
+    networks: list[NamedNetwork], pairs: list[tuple[int, torch.Tensor, torch.Tensor]]
 ) -> None:
     everything = []
     for index, _, label in pairs:
@@ -82,7 +84,7 @@ def test_the_sample_is_that_of_the_lowest_keys_of_all_images(
 
 
 def test_each_network_is_looked_up_where_the_pixel_lies(
-    networks: list[Entrant], pairs: list[tuple[int, torch.Tensor, torch.Tensor]]
+    networks: list[NamedNetwork], pairs: list[tuple[int, torch.Tensor, torch.Tensor]]
 ) -> None:
     sample = draw(networks, pairs)
     for name, size, of in (("coarse", 32, networks[0]), ("fine", 8, networks[1])):
@@ -94,7 +96,7 @@ def test_each_network_is_looked_up_where_the_pixel_lies(
 
 
 def test_the_sample_does_not_depend_on_what_else_is_sampled(
-    networks: list[Entrant], pairs: list[tuple[int, torch.Tensor, torch.Tensor]]
+    networks: list[NamedNetwork], pairs: list[tuple[int, torch.Tensor, torch.Tensor]]
 ) -> None:
     one = draw(networks, pairs)
     other = draw(networks[:1], pairs[::-1])
@@ -107,7 +109,7 @@ def test_the_sample_does_not_depend_on_what_else_is_sampled(
 
 
 def test_a_class_is_sampled_less_where_it_has_less(
-    networks: list[Entrant], pairs: list[tuple[int, torch.Tensor, torch.Tensor]]
+    networks: list[NamedNetwork], pairs: list[tuple[int, torch.Tensor, torch.Tensor]]
 ) -> None:
     sample = draw(networks[:1], pairs, per_class=1000)
     counted = sum(int((label[::32, ::32] != 255).sum()) for _, _, label in pairs)
@@ -155,7 +157,7 @@ def test_unlabelled_pixels_do_not_differ() -> None:
 
 
 def test_a_teacher_of_another_size_is_resized_as_in_training(
-    networks: list[Entrant], pairs: list[tuple[int, torch.Tensor, torch.Tensor]]
+    networks: list[NamedNetwork], pairs: list[tuple[int, torch.Tensor, torch.Tensor]]
 ) -> None:
     coarse, fine = networks
     found = channel_weights([coarse], fine.model, pairs[:1], HWD())["coarse"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import json
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +14,9 @@ import torch
 
 from hwdkit import __version__
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands.compare.runs import Network
-from hwdkit.data.dataset import SegmentationDataset
-from hwdkit.data.stream import eval_pairs
+from hwdkit.commands.compare.runs import Checkpoint
 from hwdkit.engine.networks import load_network
+from hwdkit.engine.opened import Images
 from hwdkit.measure.bootstrap import Counts
 from hwdkit.measure.compare import image_counts
 from hwdkit.measure.comparison import Setting
@@ -31,52 +28,48 @@ log = logging.getLogger("hwdkit")
 MEMORY_HINT = "compare on the CPU (--gpus 0)"
 
 
-@dataclass(frozen=True)
-class How:
-    """Where to compute, and where counts are kept (None: nowhere)."""
-
-    cpu: bool
-    workers: int
-    keep: Path | None
-
-
 def counted(
-    network: Network, dataset: SegmentationDataset, setting: Setting, how: How, *, told: str
+    network: Checkpoint,
+    images: Images,
+    setting: Setting,
+    *,
+    device: torch.device,
+    folder: Path | None,
+    position: str,
 ) -> Counts:
     """Counts of one network, from an earlier comparison or by evaluating it; then it leaves the memory.
 
     Args:
         network: which.
-        dataset: the split.
-        setting: how many images of it, and how they are shown.
-        how: device and folder.
-        told: which of how many networks it is, for the log.
+        images: what it is shown.
+        setting: how they are shown.
+        device: to compute on.
+        folder: where counts are kept; None is nowhere.
+        position: which of how many networks it is, for the log.
 
     Raises:
         DataError, OutOfMemory: while evaluating.
     """
-    kept = None if how.keep is None else how.keep / f"{_key(network, setting)}.npy"
+    kept = None if folder is None else folder / f"{_key(network, setting)}.npy"
     counts = None if kept is None else read_counts(kept, (setting.images, 3, len(setting.classes)))
     if counts is not None:
-        log.info("network %s: %s, counts of an earlier comparison", told, network.given)
+        log.info("network %s: %s, counts of an earlier comparison", position, network.argument)
         return counts
     loaded = load_network(network.path)
-    device = torch.device("cuda" if torch.cuda.is_available() and not how.cpu else "cpu")
     began = time.monotonic()
-    pairs = itertools.islice(eval_pairs(dataset, workers=how.workers), setting.images)
     with (
         explained_memory(MEMORY_HINT),
-        console.progress(f"network {told}", setting.images) as advance,
+        console.progress(f"network {position}", setting.images) as advance,
     ):
         model = loaded.model.to(device)
-        counts = image_counts(model, pairs, setting.protocol, images=setting.images, advance=advance)
-    log.info("network %s: %s, %.0f s", told, network.given, time.monotonic() - began)
+        counts = image_counts(model, images.pairs(), setting.protocol, images=setting.images, advance=advance)
+    log.info("network %s: %s, %.0f s", position, network.argument, time.monotonic() - began)
     if kept is not None:
         _write(kept, counts)
     return counts
 
 
-def _key(network: Network, setting: Setting) -> str:
+def _key(network: Checkpoint, setting: Setting) -> str:
     """Everything that the counts depend on; the rule for absent classes comes after counting."""
     protocol = setting.protocol.model_dump(exclude={"absent"})
     facts = [network.digest, setting.fingerprint, setting.split, setting.images, protocol, __version__]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hwdkit.commands.compare.arguments import Given
+from hwdkit.commands.compare.seed_paths import SeedPaths
 from hwdkit.engine.networks import network_in, runs_below
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import CheckpointError
@@ -18,14 +18,14 @@ from hwdkit.errors import CheckpointError
 log = logging.getLogger("hwdkit")
 
 
-def with_runs_below(given: Sequence[Given]) -> list[Given]:
+def with_runs_below(methods: Sequence[SeedPaths]) -> list[SeedPaths]:
     """Put the finished runs below a folder in its place: runs/RECIPE holds one a time stamp.
 
     Raises:
         CheckpointError: a folder holds neither a network nor finished runs.
     """
     result = []
-    for each in given:
+    for each in methods:
         paths = tuple(run for path in each.paths for run in _runs_of(path))
         folder = each.paths[0] if each.name is None and paths != each.paths else None
         result.append(replace(each, paths=paths, folder=folder))

@@ -1,4 +1,4 @@
-"""The networks that `hwdkit compare` is given: which are seeds of one method, and what their runs recorded.
+"""The networks of `hwdkit compare`: which are seeds of one method, and what their runs recorded.
 
 Everything is checked here, weights included, before the first image is looked at.
 """
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hwdkit.checkpoints.files import file_digest
-from hwdkit.commands.compare.arguments import TEACHER, Given
+from hwdkit.commands.compare.seed_paths import TEACHER, SeedPaths
 from hwdkit.engine.networks import load_network
 from hwdkit.engine.rundir import RunDir, training_seconds
 from hwdkit.errors import CheckpointError, HwdkitError, UsageError
@@ -39,16 +39,16 @@ class Size(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Network:
-    """One checkpoint, and the run that made it as far as that is known.
+class Checkpoint:
+    """A trained network, and the run that made it as far as that is known.
 
     Attributes:
-        given: the path as it was given.
+        argument: the path that was named.
         path: of the checkpoint.
         recipe: of its run; None for a checkpoint alone, or where it cannot be read.
     """
 
-    given: Path
+    argument: Path
     path: Path
     digest: str
     spec: NetworkSpec
@@ -80,7 +80,7 @@ class Network:
         A teacher is told by its content, wherever it lies; by its path where the run has not noted that.
         """
         if self.recipe is None:
-            return f"checkpoint {self.given}"
+            return f"checkpoint {self.argument}"
         content = self.recipe.model_dump(mode="json", exclude={"seed", "summary"})
         for key in RESUMABLE:
             section, _, name = key.partition(".")
@@ -99,10 +99,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Group:
-    """A method: its name, one network a seed, and the folder that was given for all of them, if one was."""
+    """A method: its name, one network a seed, and the folder that stands for all of them, if one does."""
 
     name: str
-    networks: tuple[Network, ...]
+    networks: tuple[Checkpoint, ...]
     folder: Path | None = None
 
     @property
@@ -114,11 +114,11 @@ class Group:
         return not self.is_teacher and all(network.learns_alone for network in self.networks)
 
 
-def read_groups(given: Sequence[Given], advance: Callable[[int], None]) -> list[Group]:
-    """Read what was given and say which networks belong together, in the order of the arguments.
+def read_groups(methods: Sequence[SeedPaths], advance: Callable[[int], None]) -> list[Group]:
+    """Read networks and say which of them belong together, in the order of the arguments.
 
     Args:
-        given: the arguments, the teacher's included.
+        methods: the arguments, the teacher's included.
         advance: told how many networks have been read.
 
     Raises:
@@ -126,15 +126,15 @@ def read_groups(given: Sequence[Given], advance: Callable[[int], None]) -> list[
             group, shapes.
         UsageError: a network twice in a group, or two groups of one name.
     """
-    read: dict[Path, Network] = {}
+    read: dict[Path, Checkpoint] = {}
     sizes: dict[str, Size] = {}
-    for path in (path for each in given for path in each.paths):
+    for path in (path for each in methods for path in each.paths):
         read[path] = read.get(path) or _network(path, sizes)
         advance(len(read))
-    sets: dict[str, list[Network]] = {}
+    sets: dict[str, list[Checkpoint]] = {}
     names: dict[str, str] = {}
     folders: dict[str, Path] = {}
-    for each in given:
+    for each in methods:
         networks = [read[path] for path in each.paths]
         keys = [network.method_key() for network in networks]
         if each.name:
@@ -156,7 +156,7 @@ def read_groups(given: Sequence[Given], advance: Callable[[int], None]) -> list[
 
 
 def _own_names(
-    sets: dict[str, list[Network]], named: dict[str, str], folders: dict[str, Path]
+    sets: dict[str, list[Checkpoint]], named: dict[str, str], folders: dict[str, Path]
 ) -> dict[str, str]:
     """Name what the command line has not named; where two would be called the same, by where they lie."""
     own = {key: networks[0].own_name() for key, networks in sets.items() if key not in named}
@@ -165,7 +165,7 @@ def _own_names(
     for place in ("name", "path"):
         taken = [*named.values(), *wanted.values()]
         for key in [key for key, name in wanted.items() if taken.count(name) > 1]:
-            first = sets[key][0].given
+            first = sets[key][0].argument
             where = folders.get(key) or (first.name if place == "name" else first)
             wanted[key] = f"{own[key]} ({where})"
     return wanted
@@ -174,12 +174,13 @@ def _own_names(
 def _require_sound(group: Group) -> None:
     """Refuse a group that is not one method with different seeds."""
     first = group.networks[0]
-    seen: dict[str, Network] = {}
+    seen: dict[str, Checkpoint] = {}
     for network in group.networks:
         if network.digest in seen:
             other = seen[network.digest]
             raise UsageError(
-                f"{group.name}: {other.given} and {network.given} are the same network: one seed counts once",
+                f"{group.name}: {other.argument} and {network.argument} are the same network: "
+                "one seed counts once",
                 hint="give other seeds, or compare it under another name: NAME=PATH",
             )
         if network.spec != first.spec:
@@ -191,7 +192,7 @@ def _require_sound(group: Group) -> None:
         seen[network.digest] = network
 
 
-def _require_alike(networks: Sequence[Network]) -> None:
+def _require_alike(networks: Sequence[Checkpoint]) -> None:
     """Refuse networks that cannot be evaluated on the same labels."""
     first = networks[0]
     for network in networks[1:]:
@@ -209,16 +210,16 @@ def _require_alike(networks: Sequence[Network]) -> None:
             )
 
 
-def _network(given: Path, sizes: dict[str, Size]) -> Network:
-    loaded = load_network(given)
+def _network(argument: Path, sizes: dict[str, Size]) -> Checkpoint:
+    loaded = load_network(argument)
     shape = json.dumps(loaded.model.spec.to_dict(), sort_keys=True)
     if shape not in sizes:
         image = torch.empty(1, 3, 512, 512, dtype=torch.uint8, device="meta")  # counts without computing
         macs = true_macs(loaded.model.to("meta"), image, aux=False)
         sizes[shape] = Size(count_parameters(loaded.model)[1], macs / 1e9)
-    recipe, info, costs = _recorded(RunDir(given)) if given.is_dir() else (None, {}, Costs())
-    return Network(
-        given=given,
+    recipe, info, costs = _recorded(RunDir(argument)) if argument.is_dir() else (None, {}, Costs())
+    return Checkpoint(
+        argument=argument,
         path=loaded.path,
         digest=file_digest(loaded.path),
         spec=loaded.model.spec,

@@ -13,10 +13,12 @@ from rich.console import Group
 from rich.text import Text
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands import per_class_report, prepare_data
+from hwdkit.commands import prepare_data
+from hwdkit.commands.per_class_report import PerClassReport
+from hwdkit.commands.per_class_report import report as per_class
 from hwdkit.commands.train.run import train
 from hwdkit.errors import RecipeError
-from hwdkit.measure.types import PerClassReport
+from hwdkit.measure import types
 from hwdkit.recipe import load
 from hwdkit.report.summary import summary_table
 
@@ -77,17 +79,18 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
             recipe = recipe.student_taught(by=str(teacher.run_dir))
         seconds[name] = train(recipe, data_root=data, out=out / "runs" / name, cpu=cpu).seconds
     log.info("[4/4] comparing them on %d held-out images", budget.val_images)
-    report, files = per_class_report.run(
-        per_class_report.Options(
+    report, files = per_class.run(
+        PerClassReport(
             student=out / "runs" / "hwd",
-            student_name="hwd",
             teacher=out / "runs" / "teacher",
             baseline=out / "runs" / "baseline",
-            compare={"cwd": out / "runs" / "cwd"},
+            compare=[f"cwd={out / 'runs' / 'cwd'}"],
             data_root=data,
+            formats=["json", "csv", "md", "html"],
             out=out / "report",
-            cpu=cpu,
-        )
+            gpus="0" if cpu else "auto",
+        ),
+        student="hwd",
     )
     models = _rows(report, seconds)
     summary = {
@@ -129,7 +132,7 @@ def _overrides(seed: int, iterations: int) -> list[str]:
     ]
 
 
-def _rows(report: PerClassReport, seconds: dict[str, float]) -> list[dict[str, Any]]:
+def _rows(report: types.PerClassReport, seconds: dict[str, float]) -> list[dict[str, Any]]:
     order = {"teacher": 0, "baseline": 1, "compare": 2, "student": 3}
     return [
         {

@@ -10,7 +10,7 @@ import typer
 from hwdkit.errors import UsageError
 from hwdkit.terminal import launch, paths, values
 from hwdkit.terminal.command import Result, command
-from hwdkit.terminal.options import DATA, Checkpoint, DataRoot, Gpus, Ranks, Split, Workers
+from hwdkit.terminal.options import DATA, Absent, Checkpoint, DataRoot, Gpus, Limit, Ranks, Split, Workers
 
 
 @command(example="hwdkit evaluate -c runs/my-run --split val --fail-under 0.70")
@@ -29,13 +29,8 @@ class Evaluate:
     stride: Annotated[tuple[int, int], typer.Option(help="slide: vertical and horizontal step.")] = (341, 341)
     scales: Annotated[str, typer.Option(help="Comma-separated, e.g. 0.75,1.0,1.25.")] = "1.0"
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False
-    absent: Annotated[
-        Literal["present", "paper"],
-        typer.Option(help="present (mean over classes that occur) | paper (absent = 0)"),
-    ] = "present"
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images; the result says so.")] = (
-        None
-    )
+    absent: Absent = "present"
+    limit: Limit = None
     save_masks: Annotated[Path | None, typer.Option(help="Write class maps as palette PNGs here.")] = None
     save_overlays: Annotated[Path | None, typer.Option(help="Write colour overlays as PNGs here.")] = None
     save_predictions: Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,23 +11,19 @@ from torch import Tensor
 
 from hwdkit.checkpoints.files import file_digest, replacing
 from hwdkit.commands.evaluate import Evaluate
-from hwdkit.commands.predict.prediction import ids_png
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.decode import raw_ids
-from hwdkit.data.index import load_index
-from hwdkit.data.stream import eval_pairs
 from hwdkit.distributed import started
 from hwdkit.engine.evaluate import evaluate as evaluate_network
-from hwdkit.engine.networks import load_network, require_classes
+from hwdkit.engine.networks import load_network
+from hwdkit.engine.opened import open_images
 from hwdkit.errors import GateError
-from hwdkit.measure.overlay import image_png, mask_png, overlay
+from hwdkit.measure.overlay import ids_png, image_png, mask_png, overlay
 from hwdkit.recipe.protocol import Protocol
 from hwdkit.report.render import percent
 from hwdkit.report.table import Table
 from hwdkit.terminal import console, paths, values
 from hwdkit.terminal.memory import WHILE_EVALUATING, explained_memory
-
-log = logging.getLogger("hwdkit")
 
 
 def run(options: Evaluate, *, cpu: bool) -> dict[str, Any]:
@@ -45,9 +40,15 @@ def run(options: Evaluate, *, cpu: bool) -> dict[str, Any]:
     if options.save_predictions is not None:  # in every process, before the first of them writes
         paths.require_empty("--save-predictions", options.save_predictions)
     loaded = load_network(options.checkpoint)
-    index = load_index(options.data_root / (options.dataset or str(loaded.metadata["dataset"])))
-    require_classes(loaded, index)
-    dataset = SegmentationDataset(index, options.split)
+    images = open_images(
+        loaded,
+        data_root=options.data_root,
+        dataset=options.dataset,
+        split=options.split,
+        limit=options.limit,
+        workers=options.workers,
+    )
+    index, dataset = images.index, images.dataset
     protocol = Protocol(
         mode=options.mode,
         window=options.window,
@@ -57,20 +58,17 @@ def run(options: Evaluate, *, cpu: bool) -> dict[str, Any]:
         absent=options.absent,
     )
     pictures = _Pictures(dataset, options)
-    total = min(len(dataset), options.limit or len(dataset))
     with explained_memory(WHILE_EVALUATING), started(cpu=cpu) as ranks:
         model = loaded.model.to(ranks.device)
-        own = len(range(ranks.rank, total, ranks.world))
-        pairs = itertools.islice(
-            eval_pairs(dataset, rank=ranks.rank, world=ranks.world, workers=options.workers), own
-        )
-        with console.progress("evaluate", own) as advance:
+        share = {"rank": ranks.rank, "world": ranks.world}
+        with console.progress("evaluate", images.share(**share)) as advance:
             done = itertools.count(1)
 
             def on_image(i: int, prediction: Tensor) -> None:
                 pictures.save(i, prediction)
                 advance(next(done))
 
+            pairs = images.pairs(**share)
             result = evaluate_network(model, pairs, protocol, ranks=ranks, on_image=on_image)
     return {
         "checkpoint": str(loaded.path),

@@ -57,9 +57,9 @@ def run(
         JSON-able: mIoU (0..1), bytes and latency of `fp32` and `int8`, and how they were measured.
     """
     log.info("calibrating int8 on %d of %s", calibration.images, calibration.on)
-    told = {"on": calibration.on, "images": calibration.images}
+    source = {"on": calibration.on, "images": calibration.images}
     batches = int8.to_batches(calibration.pictures, loaded.model, form)
-    int8.quantise(exact, target, batches, metadata={**metadata, "int8": told})
+    int8.quantise(exact, target, batches, metadata={**metadata, "int8": source})
     sessions = {"fp32": files.open_exported(exact, "onnx"), "int8": files.open_exported(target, "onnx")}
     total = min(len(val), limit or len(val))
     log.info("measuring both on %d of %s %s", total, val.index.name, val.split)
@@ -71,7 +71,7 @@ def run(
     latency = int8.latency_ms(sessions, verify.as_input(picture, loaded.model, form))
     sizes = {"fp32": exact.stat().st_size, "int8": target.stat().st_size}
     return {
-        "calibration": told,
+        "calibration": source,
         "dataset": val.index.name,
         "split": val.split,
         "images": total,

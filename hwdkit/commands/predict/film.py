@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands.predict.own_images import Found
-from hwdkit.commands.predict.pace import paced
+from hwdkit.commands.predict.images import MediaFile
 from hwdkit.commands.predict.prediction import Prediction, beside
+from hwdkit.commands.predict.progress import progress
 from hwdkit.commands.predict.video import Film, Recorder, opened, recording
 from hwdkit.errors import DataError
 from hwdkit.measure.overlay import Pixels, overlay
@@ -22,11 +22,11 @@ from hwdkit.report.render import printable
 log = logging.getLogger("hwdkit")
 
 
-def predict_film(found: Found, name: str, prediction: Prediction) -> None:
+def predict_film(file: MediaFile, name: str, prediction: Prediction) -> None:
     """Segment a film frame by frame and write the films that are asked for, each complete or not at all.
 
     Args:
-        found: the film.
+        file: the film.
         name: of the films below overlays/ and side-by-side/, and of the folder of class maps below masks/.
         prediction: the network at work.
 
@@ -36,7 +36,7 @@ def predict_film(found: Found, name: str, prediction: Prediction) -> None:
     """
     options = prediction.options
     folders = ["overlays", *(["side-by-side"] if options.side_by_side else [])]
-    with opened(found.path) as film, ExitStack() as stack:
+    with opened(file.path) as film, ExitStack() as stack:
         recorders = {
             folder: stack.enter_context(
                 recording(stack.enter_context(replacing(options.out / folder / name)), film)
@@ -45,7 +45,7 @@ def predict_film(found: Found, name: str, prediction: Prediction) -> None:
         }
         row = _each_frame(film, name, recorders, prediction)
     written = {folder: f"{folder}/{name}" for folder in folders}
-    prediction.tally.films.append({"film": str(found.path), **written, **row})
+    prediction.tally.films.append({"film": str(file.path), **written, **row})
 
 
 def _each_frame(
@@ -54,7 +54,7 @@ def _each_frame(
     counts = np.zeros(len(prediction.loaded.classes), dtype=np.int64)
     began = time.monotonic()
     done, size, last = 0, (0, 0), Fraction(0)
-    with paced(film.path.name, film.frames, "frames") as tell:
+    with progress(film.path.name, film.frames, "frames") as advance:
         for pixels, seconds in film.read():
             mask = prediction.mask(pixels)
             for folder, recorder in recorders.items():
@@ -63,7 +63,7 @@ def _each_frame(
             if prediction.options.frame_masks:
                 prediction.write(f"{name}/{done:06}.png", list(prediction.class_maps(mask)))
             counts += prediction.count(mask)
-            tell(done)
+            advance(done)
     if not done:
         raise DataError("has no frame that can be decoded", where=str(film.path))
     speed = done / max(time.monotonic() - began, 1e-9)

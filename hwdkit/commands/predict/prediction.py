@@ -8,50 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands.predict.own_images import Found, read_upright
+from hwdkit.commands.predict import Predict
+from hwdkit.commands.predict.images import MediaFile, read_upright
 from hwdkit.data.decode import raw_ids
 from hwdkit.data.index import load_index
 from hwdkit.datasets.table import DATASETS
 from hwdkit.engine.evaluate import predict as class_map
 from hwdkit.engine.networks import Loaded, require_classes
-from hwdkit.measure.overlay import Pixels, colourise, image_png, mask_png, overlay
+from hwdkit.measure.overlay import Pixels, colourise, ids_png, image_png, mask_png, overlay
 from hwdkit.recipe.protocol import Protocol
+from hwdkit.terminal import values
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit predict --help`."""
-
-    out: Path
-    window: tuple[int, int] | None = None
-    stride: tuple[int, int] | None = None
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    overlays: bool = False
-    side_by_side: bool = False
-    ids: bool = False
-    frame_masks: bool = False
-    data_root: Path = Path("data")
-    per_image: bool = False
-    cpu: bool = False
-
-    def protocol(self) -> Protocol:
-        if self.window is None:
-            return Protocol(scales=self.scales, flip=self.flip)
-        # As `hwdkit evaluate` by default: 341 of 512.
-        stride = self.stride or (self.window[0] * 2 // 3, self.window[1] * 2 // 3)
-        return Protocol(mode="slide", window=self.window, stride=stride, scales=self.scales, flip=self.flip)
 
 
 @dataclass
@@ -71,14 +46,21 @@ class Prediction:
     Args:
         loaded: the network, on its device and in eval mode.
         options: of the command line.
+        rows: whether the tally gets a row an image.
 
     Raises:
         DataError, CheckpointError: the dataset's own ids are asked for, and not to be found.
     """
 
-    def __init__(self, loaded: Loaded, options: Options) -> None:
-        self.loaded, self.options = loaded, options
-        self.protocol = options.protocol()
+    def __init__(self, loaded: Loaded, options: Predict, *, rows: bool = False) -> None:
+        self.loaded, self.options, self.rows = loaded, options, rows
+        self.protocol = Protocol(
+            mode="whole" if options.window is None else "slide",
+            window=options.window or (512, 512),
+            stride=options.step,
+            scales=values.scales("--scales", options.scales),
+            flip=options.flip,
+        )
         self.raw_ids = own_ids(loaded, options.data_root) if options.ids else None
         self.tally = Tally(np.zeros(len(loaded.classes), dtype=np.int64))
 
@@ -90,19 +72,19 @@ class Prediction:
             mask: Pixels = class_map(self.loaded.model, tensor, self.protocol).byte().cpu().numpy()
         return mask
 
-    def image(self, found: Found, name: str) -> None:
+    def image(self, file: MediaFile, name: str) -> None:
         """Segment an image, write what is asked for, and count.
 
         Raises:
             DataError: it cannot be read.
         """
-        pixels = read_upright(found.path)
+        pixels = read_upright(file.path)
         mask = self.mask(pixels)
         self.write(name, [*self.class_maps(mask), *self.views(pixels, mask)])
         counts = self.count(mask)
         self.tally.written += 1
-        if self.options.per_image:
-            row = {"image": str(found.path), "mask": f"masks/{name}", "height": mask.shape[0]}
+        if self.rows:
+            row = {"image": str(file.path), "mask": f"masks/{name}", "height": mask.shape[0]}
             self.tally.images.append({**row, "width": mask.shape[1], "shares": self.shares(counts)})
 
     def class_maps(self, mask: Pixels) -> Iterator[tuple[str, bytes]]:
@@ -113,7 +95,7 @@ class Prediction:
 
     def views(self, pixels: Pixels, mask: Pixels) -> Iterator[tuple[str, bytes]]:
         """(folder, PNG) of what is for people's eyes."""
-        if self.options.overlays:
+        if self.options.overlay:
             yield "overlays", image_png(overlay(pixels, mask, self.loaded.palette))
         if self.options.side_by_side:
             yield "side-by-side", image_png(beside(pixels, mask, self.loaded))
@@ -158,10 +140,3 @@ def own_ids(loaded: Loaded, data_root: Path) -> np.ndarray[Any, np.dtype[np.uint
     index = load_index(data_root / name, files_must_exist=False)
     require_classes(loaded, index)
     return raw_ids(index.label_map, classes=len(loaded.classes))
-
-
-def ids_png(ids: np.ndarray[Any, np.dtype[np.uint16]]) -> bytes:
-    """Encode label ids (H, W) as a gray PNG, of 8 bits where they fit."""
-    file = BytesIO()
-    Image.fromarray(ids.astype(np.uint8) if int(ids.max()) <= 255 else ids).save(file, "PNG")
-    return file.getvalue()

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from rich.console import Group
 from rich.text import Text
 
-from hwdkit.commands.per_class_report import chosen as chosen_classes
-from hwdkit.commands.visualize import command as visualize
-from hwdkit.commands.visualize.arguments import FigureFile, Given
+from hwdkit.commands.visualize import Activations, figure
+from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.errors import DataError, UsageError
 from hwdkit.measure.activation_maps import ActivationMap, activation_maps
 from hwdkit.measure.overlay import shrink
 from hwdkit.report.render import number, percent, printable
 from hwdkit.report.table import Column, Table
+from hwdkit.terminal import values
 
 MOST_ROWS = 24
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit visualize activations --help`."""
-
-    given: Given
-    figure: FigureFile
-    classes: tuple[str, ...]
-    images: tuple[str, ...] = ()
-    tau: float = 4.0
-    longest: int = 320
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: Activations) -> dict[str, Any]:
     """Write the figure.
 
     Returns:
@@ -46,38 +33,43 @@ def run(options: Options) -> dict[str, Any]:
     """
     from hwdkit.report.plots.activations import ActivationRow, activations
 
-    opened = visualize.opened(options.given)
-    names = tuple(dict.fromkeys(chosen_classes(options.classes, opened.dataset.index.classes)))
-    classes = [opened.dataset.index.classes.index(name) for name in names]
-    images = visualize.chosen_images(options.images, opened.dataset) or [_first_with(opened, classes, names)]
+    opened = figure.opened(options)
+    dataset, known = opened.images.dataset, opened.images.index.classes
+    names = tuple(dict.fromkeys(values.classes(options.classes or (), known)))
+    classes = [known.index(name) for name in names]
+    images = figure.chosen_images(options.images or (), dataset) or [_first_with(dataset, classes, names)]
     if len(images) * len(classes) > MOST_ROWS:
         raise UsageError(
             f"{len(images)} images x {len(classes)} classes are more than {MOST_ROWS} rows",
             hint="name fewer --images or --classes",
         )
-    rows, told = [], []
-    with visualize.working("activations", len(images)) as advance:
+    rows, documents = [], []
+    with figure.working("activations", len(images)) as advance:
         for done, index in enumerate(images, 1):
             image, label = opened.pair(index)
             maps = activation_maps(opened.networks, image, label, classes, temperature=options.tau)
             pixels = shrink(image.permute(1, 2, 0).cpu().numpy(), options.longest)
             small = shrink(label.cpu().numpy().astype(np.uint8), options.longest)
-            for place, (c, name) in enumerate(zip(classes, names, strict=True)):
-                own = {network: found[place] for network, found in maps.items()}
-                rows.append(ActivationRow(name, c, pixels, small, own))
-                told.append(
+            for number, (c, name) in enumerate(zip(classes, names, strict=True)):
+                shown = {network: classes_maps[number] for network, classes_maps in maps.items()}
+                rows.append(ActivationRow(name, c, pixels, small, shown))
+                documents.append(
                     {
-                        "image": opened.dataset.name(index),
+                        "image": dataset.name(index),
                         "index": index,
                         "class": name,
                         "scale": rows[-1].scale,
-                        "networks": {network: _map(one) for network, one in own.items()},
+                        "networks": {network: _map(one) for network, one in shown.items()},
                     }
                 )
             advance(done)
-    content = activations(rows, temperature=options.tau, form=options.figure.form)
-    figure = visualize.write_figure(options.figure, content)
-    return {**opened.facts(), "temperature": options.tau, "rows": told, "figure": figure}
+    content = activations(rows, temperature=options.tau, form=options.suffix)
+    return {
+        **opened.facts(),
+        "temperature": options.tau,
+        "rows": documents,
+        "figure": figure.write_figure(options, content),
+    }
 
 
 def render(result: dict[str, Any]) -> Group:
@@ -94,13 +86,13 @@ def render(result: dict[str, Any]) -> Group:
     return Group(Table(columns, rows), Text(printable(result["figure"])))
 
 
-def _first_with(opened: visualize.Opened, classes: list[int], names: tuple[str, ...]) -> int:
-    for index in range(len(opened.dataset)):
-        _, label = opened.dataset.open(index)
+def _first_with(dataset: SegmentationDataset, classes: list[int], names: tuple[str, ...]) -> int:
+    for index in range(len(dataset)):
+        _, label = dataset.open(index)
         if set(classes) <= set(np.unique(label).tolist()):
             return index
     raise DataError(
-        f"no image of split {opened.dataset.split} holds all of {', '.join(names)}",
+        f"no image of split {dataset.split} holds all of {', '.join(names)}",
         hint="choose images yourself: --images 0,1",
     )
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group
 from rich.text import Text
 
-from hwdkit.commands.per_class_report import chosen as chosen_classes
-from hwdkit.commands.visualize import command as visualize
-from hwdkit.commands.visualize.arguments import FigureFile, Given
+from hwdkit.commands.visualize import Embeddings, figure
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.errors import DataError, UsageError
 from hwdkit.measure.embeddings import Embedding, Sample, embedded, require_sklearn, sampled, usable_perplexity
 from hwdkit.report.render import fixed, printable
 from hwdkit.report.table import Table
+from hwdkit.terminal import values
 
 log = logging.getLogger("hwdkit")
 
@@ -28,20 +26,7 @@ MOST_PIXELS = 20_000
 LEAST_PIXELS = 7
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit visualize embeddings --help`."""
-
-    given: Given
-    figure: FigureFile
-    classes: tuple[str, ...] = ()
-    per_class: int = 100
-    perplexity: float = 30.0
-    pca: int = 50
-    seed: int = 0
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: Embeddings) -> dict[str, Any]:
     """Write the figure.
 
     Returns:
@@ -53,15 +38,15 @@ def run(options: Options) -> dict[str, Any]:
         DataError, CheckpointError: too few labelled pixels; a network or the dataset is missing.
     """
     require_sklearn()
-    opened = visualize.opened(options.given)
-    index = opened.dataset.index
-    names = chosen_classes(options.classes, index.classes) or _largest(opened.dataset)
+    opened = figure.opened(options, limit=options.limit, workers=options.workers)
+    index = opened.images.index
+    names = values.classes(options.classes or (), index.classes) or _largest(opened.images.dataset)
     if options.per_class * len(names) > MOST_PIXELS:
         raise UsageError(
             f"--per-class {options.per_class} of {len(names)} classes is more than {MOST_PIXELS} pixels",
             hint=f"--per-class {MOST_PIXELS // len(names)}, or fewer --classes",
         )
-    with visualize.working("sampling", opened.total) as advance:
+    with figure.working("sampling", opened.images.total) as advance:
         sample = sampled(
             opened.networks,
             opened.pairs(),
@@ -79,12 +64,17 @@ def run(options: Options) -> dict[str, Any]:
     from hwdkit.report.plots.embeddings import embeddings
 
     content = embeddings(
-        found, sample.classes, classes=index.classes, palette=index.palette, form=options.figure.form
+        found, sample.classes, classes=index.classes, palette=index.palette, form=options.suffix
     )
-    figure = visualize.write_figure(options.figure, content)
     perplexity = usable_perplexity(options.perplexity, len(sample.classes))
-    settings = {"seed": options.seed, "perplexity": perplexity, "pca": options.pca, "images": opened.total}
-    return {**opened.facts(), **settings, **_told(sample, found, index.classes), "figure": figure}
+    settings = {
+        "seed": options.seed,
+        "perplexity": perplexity,
+        "pca": options.pca,
+        "images": opened.images.total,
+    }
+    document = _document(sample, found, index.classes)
+    return {**opened.facts(), **settings, **document, "figure": figure.write_figure(options, content)}
 
 
 def render(result: dict[str, Any]) -> Group:
@@ -98,9 +88,9 @@ def render(result: dict[str, Any]) -> Group:
     return Group(table, Text(f"{drawn}: {printable(result['figure'])}"))
 
 
-def _embedded(sample: Sample, options: Options) -> dict[str, Embedding]:
+def _embedded(sample: Sample, options: Embeddings) -> dict[str, Embedding]:
     found = {}
-    with visualize.working("t-SNE", len(sample.features)) as advance:
+    with figure.working("t-SNE", len(sample.features)) as advance:
         for done, (name, features) in enumerate(sample.features.items(), 1):
             log.info("t-SNE of %s: %d pixels, %d features", name, *features.shape)
             found[name] = embedded(
@@ -123,7 +113,7 @@ def _largest(dataset: SegmentationDataset) -> tuple[str, ...]:
     return tuple(names[c] for c in order[:MOST_CLASSES])
 
 
-def _told(sample: Sample, found: dict[str, Embedding], classes: tuple[str, ...]) -> dict[str, Any]:
+def _document(sample: Sample, found: dict[str, Embedding], classes: tuple[str, ...]) -> dict[str, Any]:
     counts = Counter(sample.classes.tolist())
     pixels = zip(sample.classes.tolist(), sample.images.tolist(), sample.places.tolist(), strict=True)
     return {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group
 from rich.text import Text
 
-from hwdkit.commands.visualize import command as visualize
-from hwdkit.commands.visualize.arguments import FigureFile, Given
+from hwdkit.commands.visualize import Panels, figure
+from hwdkit.engine.opened import Opened
 from hwdkit.errors import CheckpointError, DataError, UsageError
 from hwdkit.measure.visual_panels import (
     PanelRow,
@@ -26,20 +25,7 @@ from hwdkit.report.table import Table
 MOST_IMAGES = 20
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit visualize panels --help`."""
-
-    given: Given
-    figure: FigureFile
-    images: tuple[str, ...] = ()
-    worst: int | None = None
-    best: int | None = None
-    score: Score = "miou"
-    longest: int = 320
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: Panels) -> dict[str, Any]:
     """Write the figure.
 
     Returns:
@@ -49,21 +35,21 @@ def run(options: Options) -> dict[str, Any]:
         UsageError: --worst or --best without the networks that it compares, or too many images.
         CheckpointError, DataError: a network, the dataset or an image is missing.
     """
-    opened = visualize.opened(options.given)
-    index = opened.dataset.index
+    opened = figure.opened(options, limit=options.limit, workers=options.workers)
+    index, score = opened.images.index, _score(options)
     if len(index.classes) > 255:
         raise CheckpointError(f"{len(index.classes)} classes; panels can show 255")
     chosen = _chosen(opened, options)
     rows = []
-    with visualize.working("panels", len(chosen)) as advance:
+    with figure.working("panels", len(chosen)) as advance:
         for done, (i, _) in enumerate(chosen, 1):
-            pair, name = opened.pair(i), opened.dataset.name(i)
+            pair, name = opened.pair(i), opened.images.dataset.name(i)
             rows.append(panel_row(opened.networks, pair, index=i, name=name, longest=options.longest))
             advance(done)
     from hwdkit.report.plots.panels import panels
 
-    content = panels(rows, index.classes, index.palette, score=options.score, form=options.figure.form)
-    reason = "disagreement" if options.worst else f"{options.score} gain" if options.best else None
+    content = panels(rows, index.classes, index.palette, score=score, form=options.suffix)
+    reason = "disagreement" if options.worst else f"{score} gain" if options.best else None
     return {
         **opened.facts(),
         "chosen_by": reason,
@@ -71,7 +57,7 @@ def run(options: Options) -> dict[str, Any]:
             _image(row, ranked, index.classes, by_rank=reason is not None)
             for row, ranked in zip(rows, chosen, strict=True)
         ],
-        "figure": visualize.write_figure(options.figure, content),
+        "figure": figure.write_figure(options, content),
     }
 
 
@@ -88,24 +74,28 @@ def render(result: dict[str, Any]) -> Group:
     return Group(table, Text(printable(result["figure"])))
 
 
-def _chosen(opened: visualize.Opened, options: Options) -> list[Ranked]:
-    most = options.worst or options.best
+def _score(options: Panels) -> Score:
+    return "miou" if options.score == "miou" else "pixel_accuracy"
+
+
+def _chosen(opened: Opened, options: Panels) -> list[Ranked]:
+    most, dataset = options.worst or options.best, opened.images.dataset
     if most is None:
-        found = visualize.chosen_images(options.images, opened.dataset) or list(range(min(4, opened.total)))
-        if len(found) > MOST_IMAGES:
-            raise UsageError(f"--images names {len(found)} images; {MOST_IMAGES} are the most")
-        return [Ranked(index, float("nan")) for index in found]
+        chosen = figure.chosen_images(options.images or (), dataset) or range(min(4, opened.images.total))
+        if len(chosen) > MOST_IMAGES:
+            raise UsageError(f"--images names {len(chosen)} images; {MOST_IMAGES} are the most")
+        return [Ranked(index, float("nan")) for index in chosen]
     if options.worst:
         student = opened.of_role("student", needed_for="--worst")
         value = disagreement_with(student.model, opened.of_role("teacher", needed_for="--worst").model)
     else:
         student = opened.of_role("student", needed_for="--best")
         baseline = opened.of_role("baseline", needed_for="--best")
-        value = gain_over(baseline.model, student.model, options.score)
-    with visualize.working("choosing images", opened.total) as advance:
+        value = gain_over(baseline.model, student.model, _score(options))
+    with figure.working("choosing images", opened.images.total) as advance:
         ranked = highest(opened.pairs(), value, most, advance=advance)
     if not ranked:
-        raise DataError(f"no image of split {opened.dataset.split} has a labelled pixel")
+        raise DataError(f"no image of split {dataset.split} has a labelled pixel")
     return ranked
 
 

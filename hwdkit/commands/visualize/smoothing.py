@@ -8,33 +8,26 @@ import torch
 from rich.console import Group
 from rich.text import Text
 
-from hwdkit.commands.visualize import command as visualize
-from hwdkit.commands.visualize.arguments import FigureFile
+from hwdkit.commands.visualize import Smoothing, figure
 from hwdkit.losses.hwd import smooth
 from hwdkit.report.render import number, printable
 from hwdkit.report.table import Table
 
 
-def run(betas: tuple[float, ...], span: tuple[float, float, int], figure: FigureFile) -> dict[str, Any]:
-    """Write the figure: exp((1 - beta^w) / (1 - beta)) over w, the paper's Fig. 3, and w's plain softmax.
-
-    Args:
-        betas: each in (0, 1).
-        span: first and last normalised divergence, and how many points.
-        figure: where to.
-    """
-    low, high, points = span
-    weights = torch.linspace(low, high, points, dtype=torch.float64)
-    curves = {f"beta {beta:g}": factors(weights, beta) for beta in betas}
+def run(options: Smoothing) -> dict[str, Any]:
+    """Write the figure: exp((1 - beta^w) / (1 - beta)) over w, the paper's Fig. 3, and w's plain softmax."""
+    weights = torch.linspace(options.low, options.high, options.points, dtype=torch.float64)
+    curves = {f"beta {beta:g}": factors(weights, beta) for beta in options.betas}
     from hwdkit.report.plots.weights import smoothing_lines
 
-    content = smoothing_lines(weights.tolist(), curves, figure.form)
+    content = smoothing_lines(weights.tolist(), curves, options.suffix)
     return {
         "normalised_divergence": weights.tolist(),
         "curves": [
-            {"beta": beta, "factor": curve} for beta, curve in zip(betas, curves.values(), strict=True)
+            {"beta": beta, "factor": curve}
+            for beta, curve in zip(options.betas, curves.values(), strict=True)
         ],
-        "figure": visualize.write_figure(figure, content),
+        "figure": figure.write_figure(options, content),
     }
 
 

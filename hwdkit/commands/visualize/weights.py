@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from rich.console import Group
 from rich.text import Text
 
 from hwdkit.checkpoints.files import read_metadata
-from hwdkit.commands.per_class_report import chosen as chosen_classes
-from hwdkit.commands.visualize import command as visualize
-from hwdkit.commands.visualize.arguments import FigureFile, Given
+from hwdkit.commands.visualize import Weights, figure
+from hwdkit.engine.opened import Opened
 from hwdkit.errors import UsageError
 from hwdkit.losses.hwd import HWD
 from hwdkit.measure.channel_weights import ChannelWeights, channel_weights
@@ -25,24 +23,14 @@ from hwdkit.recipe.load import load
 from hwdkit.report.palette import BASELINE, OTHERS, STUDENT, Tone
 from hwdkit.report.render import number, printable
 from hwdkit.report.table import Table
+from hwdkit.terminal import values
+from hwdkit.types import NamedPath
 
 BARS, LINES = 40, 8
 """Classes drawn unless --top says otherwise: bars one below the other, lines over training."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit visualize weights --help`."""
-
-    given: Given
-    figure: FigureFile
-    at: tuple[str, ...] = ()
-    hwd: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    top: int | None = None
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: Weights) -> dict[str, Any]:
     """Write the figure.
 
     Returns:
@@ -53,26 +41,27 @@ def run(options: Options) -> dict[str, Any]:
         RecipeError: a run's recipe is damaged.
         CheckpointError, DataError: a network or the dataset is missing, or they do not fit.
     """
-    given, steps = options.given, snapshots(options.at)
-    runs = [given.student, *reversed(given.compare.values()), given.baseline, *reversed(steps.values())]
-    run_recipe, own = run_options([path for path in runs if path is not None])
-    settings = loss_options(options.hwd, own)
+    steps = snapshots(options.at or ())
+    named = options.named()
     if steps:
-        given = replace(given, compare={f"step {step}": path for step, path in steps.items()})
-    opened = visualize.opened(given)
+        named += [NamedPath(f"step {step}", "compare", path) for step, path in steps.items()]
+        named[-1] = named[-1]._replace(role="student")
+    run_recipe, own = run_options([path for _, role, path in reversed(named) if role != "teacher"])
+    settings = loss_options(options.hwd or (), own)
+    opened = figure.opened(options, named, limit=options.limit, workers=options.workers)
     opened.of_role("student", needed_for="weights")
     teacher = opened.of_role("teacher", needed_for="weights")
     students = [network for network in opened.networks if network is not teacher]
-    classes, palette = opened.dataset.index.classes, opened.dataset.index.palette
-    only = [classes.index(name) for name in chosen_classes(options.classes, classes)]
-    with visualize.working("weights", opened.total) as advance:
+    classes, palette = opened.images.index.classes, opened.images.index.palette
+    only = [classes.index(name) for name in values.classes(options.classes or (), classes)]
+    with figure.working("weights", opened.images.total) as advance:
         found = channel_weights(students, teacher.model, opened.pairs(), HWD(**settings), advance=advance)
     last = found[students[-1].name].mean
     order = sorted(range(len(classes)), key=lambda c: -last[c])
     shown = [c for c in order if c in only] if only else order[: options.top or (LINES if steps else BARS)]
     from hwdkit.report.plots.weights import weight_bars, weight_lines
 
-    form = options.figure.form
+    form = options.suffix
     if steps:
         curve = [found[student.name] for student in students]
         content = weight_lines(list(steps), curve, shown, classes=classes, palette=palette, form=form)
@@ -83,11 +72,11 @@ def run(options: Options) -> dict[str, Any]:
         **opened.facts(),
         "hwd": settings,
         "hwd_from": run_recipe,
-        "hwd_changed": list(options.hwd),
-        "images": opened.total,
+        "hwd_changed": options.hwd or [],
+        "images": opened.images.total,
         "steps": list(steps),
         "classes": [_row(classes[c], c, found, drawn=c in shown) for c in order],
-        "figure": visualize.write_figure(options.figure, content),
+        "figure": figure.write_figure(options, content),
     }
 
 
@@ -131,7 +120,7 @@ def run_options(networks: list[Path]) -> tuple[str | None, dict[str, Any]]:
     return None, {}
 
 
-def loss_options(texts: tuple[str, ...], own: Mapping[str, Any]) -> dict[str, Any]:
+def loss_options(texts: Iterable[str], own: Mapping[str, Any]) -> dict[str, Any]:
     """The loss's options from KEY=VALUE, checked as in a recipe; those not named as in `own`, or by default.
 
     Raises:
@@ -158,7 +147,7 @@ def loss_options(texts: tuple[str, ...], own: Mapping[str, Any]) -> dict[str, An
     return options
 
 
-def snapshots(texts: tuple[str, ...]) -> dict[int, Path]:
+def snapshots(texts: Iterable[str]) -> dict[int, Path]:
     """Step -> checkpoint of [STEP=]CHECKPOINT, by rising step; a checkpoint of hwdkit knows its own step.
 
     Raises:
@@ -184,7 +173,7 @@ def _own_step(path: Path) -> int:
     return step
 
 
-def _tones(opened: visualize.Opened) -> dict[str, Tone]:
+def _tones(opened: Opened) -> dict[str, Tone]:
     hues = iter(OTHERS * (1 + len(opened.networks) // len(OTHERS)))
     fixed = {"student": STUDENT, "baseline": BASELINE}
     return {

@@ -1,4 +1,4 @@
-"""hwdkit export: a trained network as one file that runs without hwdkit, checked against the network.
+"""A trained network as one file that runs without hwdkit, checked against the network.
 
 Nothing stands under the name that was asked for until it has been verified.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from rich.text import Text
 from torch import Tensor
 
 from hwdkit.checkpoints.files import replacing
+from hwdkit.commands.export import Export
 from hwdkit.commands.export import int8 as export_int8
 from hwdkit.commands.export.int8 import Calibration
-from hwdkit.commands.predict.own_images import Found, find_images, read_upright
+from hwdkit.commands.predict.images import MediaFile, find_images, read_upright
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, load_index
 from hwdkit.engine.networks import Loaded, load_network, require_classes
@@ -29,6 +29,7 @@ from hwdkit.export.deployed import Form, trace
 from hwdkit.report.render import printable
 from hwdkit.terminal import paths
 from hwdkit.terminal.memory import explained_memory
+from hwdkit.terminal.sizes import height_by_width
 
 log = logging.getLogger("hwdkit")
 
@@ -38,25 +39,7 @@ VERIFIED = 2
 """Pictures that a file is verified on, at each shape."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit export --help`."""
-
-    out: Path
-    format: files.Format = "onnx"
-    form: Form = field(default_factory=Form)
-    opset: int = 18
-    verify: bool = True
-    tolerance: float = 1e-3
-    images: tuple[str, ...] = ()
-    data_root: Path = Path("data")
-    int8: bool = False
-    calibration: int = 64
-    limit: int | None = None
-    max_miou_drop: float = 1.0
-
-
-def run(checkpoint: Path, options: Options) -> tuple[dict[str, Any], GateError | None]:
+def run(options: Export) -> tuple[dict[str, Any], GateError | None]:
     """Export a checkpoint or the network of a run directory.
 
     Returns:
@@ -73,22 +56,24 @@ def run(checkpoint: Path, options: Options) -> tuple[dict[str, Any], GateError |
     if options.format == "onnx":
         files.require_onnx()
     found = find_images(list(options.images)) if options.images else []
-    loaded = load_network(checkpoint)
+    loaded = load_network(options.checkpoint)
     loaded.model.cpu().eval()
     if options.format == "onnx":
         files.require_room(loaded)
     index = _dataset(loaded, options)
-    metadata = files.description(loaded, options.form)
+    size = height_by_width("--input", options.size, least=32)
+    form = Form(size=size, dynamic=options.axes, output=options.output, baked=options.bake)
+    metadata = files.description(loaded, form)
     with ExitStack() as stack:
         stack.enter_context(explained_memory(MEMORY_HINT))
         target = stack.enter_context(replacing(options.out, new=True))
-        pictures = _few_pictures(found, index, options.form) if options.verify else None
+        pictures = _few_pictures(found, index, form) if options.verify else None
         exact = target
         if options.int8:
             exact = target.with_name(f"{target.name}.fp32")
             stack.callback(exact.unlink, missing_ok=True)
-        _write(exact, loaded, metadata, options)
-        verified = _verified(exact, loaded, pictures, options)
+        _write(exact, loaded, metadata, form=form, options=options)
+        verified = _verified(exact, loaded, pictures, form=form, options=options)
         quantised = None
         if options.int8:
             assert index is not None
@@ -97,33 +82,35 @@ def run(checkpoint: Path, options: Options) -> tuple[dict[str, Any], GateError |
                 target,
                 loaded,
                 _calibration(found, index, options.calibration),
-                form=options.form,
+                form=form,
                 metadata=metadata,
                 val=SegmentationDataset(index, "val"),
                 limit=options.limit,
             )
-        size = target.stat().st_size
-    result = _document(loaded, options, metadata, bytes=size, verified=verified, int8=quantised)
+        written = target.stat().st_size
+    result = _document(loaded, options, metadata, form=form, bytes=written, verified=verified, int8=quantised)
     gate = quantised and export_int8.gate(quantised, out=options.out, max_miou_drop=options.max_miou_drop)
     return result, gate or None
 
 
-def _document(loaded: Loaded, options: Options, metadata: dict[str, Any], **facts: Any) -> dict[str, Any]:
+def _document(
+    loaded: Loaded, options: Export, metadata: dict[str, Any], *, form: Form, **facts: Any
+) -> dict[str, Any]:
     return {
         "checkpoint": str(loaded.path),
         "checkpoint_sha256": metadata["checkpoint_sha256"],
         "out": str(options.out),
         "format": options.format,
         "opset": options.opset if options.format == "onnx" else None,
-        **options.form.to_dict(),
-        "input": "uint8 RGB" if options.form.baked else "float32, normalised",
+        **form.to_dict(),
+        "input": "uint8 RGB" if form.baked else "float32, normalised",
         "input_contract": metadata["input_contract"],
         "classes": metadata["classes"],
         **facts,
     }
 
 
-def _dataset(loaded: Loaded, options: Options) -> DatasetIndex | None:
+def _dataset(loaded: Loaded, options: Export) -> DatasetIndex | None:
     """The checkpoint's dataset, if it is needed and there; int8 cannot be measured without.
 
     Raises:
@@ -147,16 +134,16 @@ def _dataset(loaded: Loaded, options: Options) -> DatasetIndex | None:
     return index
 
 
-def _write(path: Path, loaded: Loaded, metadata: dict[str, Any], options: Options) -> None:
+def _write(path: Path, loaded: Loaded, metadata: dict[str, Any], *, form: Form, options: Export) -> None:
     log.info("tracing %s", loaded.path)
-    program = trace(loaded, options.form)
+    program = trace(loaded, form)
     if options.format == "onnx":
-        files.write_onnx(path, program, metadata, form=options.form, opset=options.opset)
+        files.write_onnx(path, program, metadata, form=form, opset=options.opset)
     else:
         files.write_torch_export(path, program, metadata)
 
 
-def _few_pictures(found: list[Found], index: DatasetIndex | None, form: Form) -> tuple[str, list[Tensor]]:
+def _few_pictures(found: list[MediaFile], index: DatasetIndex | None, form: Form) -> tuple[str, list[Tensor]]:
     """What to verify on, and what to call it: the images named, the dataset's, or one that is drawn."""
     if found:
         return "images", [_upright(image) for image in found[:VERIFIED]]
@@ -167,12 +154,12 @@ def _few_pictures(found: list[Found], index: DatasetIndex | None, form: Form) ->
     return "a generated picture", [verify.generated_picture(form.size)]
 
 
-def _upright(image: Found) -> Tensor:
+def _upright(image: MediaFile) -> Tensor:
     return torch.from_numpy(read_upright(image.path).transpose(2, 0, 1).copy())
 
 
 def _verified(
-    path: Path, loaded: Loaded, pictures: tuple[str, list[Tensor]] | None, options: Options
+    path: Path, loaded: Loaded, pictures: tuple[str, list[Tensor]] | None, *, form: Form, options: Export
 ) -> dict[str, Any] | None:
     if pictures is None:
         log.warning("--no-verify: nobody has looked whether the file computes what the network does")
@@ -181,10 +168,9 @@ def _verified(
     log.info("verifying on %s", on)
     exported = files.open_exported(path, options.format)
     found = [
-        verify.agreement(loaded.model, exported, tensors, form=options.form, shape=shape)
-        for shape in options.form.shapes()
+        verify.agreement(loaded.model, exported, tensors, form=form, shape=shape) for shape in form.shapes()
     ]
-    verify.require_agreement(found, tolerance=options.tolerance, form=options.form)
+    verify.require_agreement(found, tolerance=options.tolerance, form=form)
     return {
         "on": on,
         "pictures": len(tensors),
@@ -193,7 +179,7 @@ def _verified(
     }
 
 
-def _calibration(found: list[Found], index: DatasetIndex, count: int) -> Calibration:
+def _calibration(found: list[MediaFile], index: DatasetIndex, count: int) -> Calibration:
     """The images named, or training images evenly spread: a dataset's first ones may all show one town."""
     if found:
         taken = found[:count]

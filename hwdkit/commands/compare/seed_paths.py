@@ -1,4 +1,4 @@
-"""The arguments of `hwdkit compare`: paths, and names with the paths of their seeds. No torch here."""
+"""What `hwdkit compare` is to compare: paths, and names with the paths of their seeds. No torch here."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
-class Given:
+class SeedPaths:
     """One argument: a path, or a name and the paths of its seeds.
 
     Attributes:
-        folder: the path that was given where `paths` are the runs below it and there is no name.
+        folder: the argument where `paths` are the runs below it and there is no name.
     """
 
     paths: tuple[Path, ...]
@@ -25,24 +25,24 @@ class Given:
     folder: Path | None = None
 
 
-def parse(networks: Sequence[str], teacher: str | None) -> tuple[Given, ...]:
+def parse(networks: Sequence[str], teacher: str | None) -> tuple[SeedPaths, ...]:
     """Read the arguments, the teacher first. A path that exists is a path, whatever signs are in its name.
 
     Raises:
         UsageError: a name is empty or given twice, or a path is empty.
     """
-    given = [] if teacher is None else [Given(_paths("--teacher", teacher), TEACHER)]
+    methods = [] if teacher is None else [SeedPaths(_paths("--teacher", teacher), TEACHER)]
     for text in networks:
         name, equals, rest = text.partition("=")
         if not equals or _exists(text):
-            given.append(Given((Path(text),)))
+            methods.append(SeedPaths((Path(text),)))
         elif not name.strip():
             raise UsageError(f"{text!r} has no name before its '='; write NAME=PATH,PATH")
-        elif name in [each.name for each in given]:
+        elif name in [each.name for each in methods]:
             raise UsageError(f"the name {name!r} is given twice", hint=f"seeds: {name}=PATH,PATH")
         else:
-            given.append(Given(_paths(text, rest), name))
-    return tuple(given)
+            methods.append(SeedPaths(_paths(text, rest), name))
+    return tuple(methods)
 
 
 def _paths(option: str, text: str) -> tuple[Path, ...]:

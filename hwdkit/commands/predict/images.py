@@ -29,7 +29,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """What is an image in a folder or by a pattern; a file that is named itself may be called anything."""
 
 
-class Found(NamedTuple):
+class MediaFile(NamedTuple):
     """An image or a film: where it is, and how it is called below what the command line named."""
 
     path: Path
@@ -40,7 +40,7 @@ class Found(NamedTuple):
         return self.path.suffix.lower() in video.SUFFIXES
 
 
-def find_images(sources: list[str]) -> list[Found]:
+def find_images(sources: list[str]) -> list[MediaFile]:
     """List what the command line names, each file once, in its order and sorted within a folder.
 
     A folder stands for its images; films are named, or matched by a pattern.
@@ -48,7 +48,7 @@ def find_images(sources: list[str]) -> list[Found]:
     Raises:
         DataError: naming every source that does not exist or holds no image.
     """
-    found: dict[str, Found] = {}
+    found: dict[str, MediaFile] = {}
     problems = []
     for source in sources:
         if not source:  # an empty variable of the shell; as a path it would be the working directory
@@ -73,12 +73,12 @@ def find_images(sources: list[str]) -> list[Found]:
     return list(found.values())
 
 
-def _expand(source: str) -> Iterator[Found]:
+def _expand(source: str) -> Iterator[MediaFile]:
     path = Path(source)
     if path.is_dir():
         yield from _below(path, path)
     elif os.path.lexists(path):
-        yield Found(path, PurePosixPath(path.name))
+        yield MediaFile(path, PurePosixPath(path.name))
     elif glob.has_magic(source):
         parts = path.parts
         start = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
@@ -86,7 +86,7 @@ def _expand(source: str) -> Iterator[Found]:
             if match.is_dir():
                 yield from _below(match, start)
             elif match.suffix.lower() in (*SUFFIXES, *video.SUFFIXES):
-                yield Found(match, _relative(match, start))
+                yield MediaFile(match, _relative(match, start))
 
 
 def _empty_folder(source: str) -> str:
@@ -95,14 +95,14 @@ def _empty_folder(source: str) -> str:
     return f"no image in this folder{hint}"
 
 
-def _below(folder: Path, start: Path) -> Iterator[Found]:
+def _below(folder: Path, start: Path) -> Iterator[MediaFile]:
     """Walk a folder. What is hidden is nobody's photograph: `._a.jpg`, `.thumbnails`."""
     for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(parent, name)
             if path.suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield Found(path, _relative(path, start))
+                yield MediaFile(path, _relative(path, start))
 
 
 def _refuse_folder(error: OSError) -> None:
@@ -117,7 +117,7 @@ def _relative(path: Path, start: Path) -> PurePosixPath:
     )
 
 
-def output_names(found: list[Found]) -> list[str]:
+def output_names(found: list[MediaFile]) -> list[str]:
     """Name a PNG for every image and an MP4 for every film, relative and with forward slashes.
 
     No two meet, on any file system, nor does the folder that a film's frames go to, which has its name.

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Group as Page
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands.compare.arguments import Given
-from hwdkit.commands.compare.counts import How, counted
+from hwdkit.commands.compare import Compare
+from hwdkit.commands.compare.counts import counted
 from hwdkit.commands.compare.folders import with_runs_below
-from hwdkit.commands.compare.runs import Group, Network, read_groups
-from hwdkit.data.dataset import SegmentationDataset
-from hwdkit.data.index import DatasetIndex, load_index
-from hwdkit.engine.networks import load_network, require_classes
+from hwdkit.commands.compare.runs import Checkpoint, Group, read_groups
+from hwdkit.data.index import DatasetIndex
+from hwdkit.engine.networks import load_network
+from hwdkit.engine.opened import one_device, open_images
 from hwdkit.errors import UsageError
 from hwdkit.measure.bootstrap import Counts
 from hwdkit.measure.compare import compare
@@ -38,28 +37,7 @@ VIDEO = {"camvid": "frames of a few videos", "cityscapes": "frames of three citi
 """Datasets whose images are not independent of each other."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; see `hwdkit compare --help`."""
-
-    given: tuple[Given, ...]
-    baseline: str | None = None
-    split: str = "val"
-    data_root: Path = Path("data")
-    absent: Literal["present", "paper"] = "present"
-    limit: int | None = None
-    resamples: int = 2000
-    seed: int = 0
-    confidence: float = 95.0
-    all_pairs: bool = False
-    per_class: bool = False
-    formats: tuple[str, ...] = ("table",)
-    out: Path | None = None
-    workers: int = 2
-    cpu: bool = False
-
-
-def run(options: Options) -> tuple[Comparison, list[Path]]:
+def run(options: Compare, *, cpu: bool) -> tuple[Comparison, list[Path]]:
     """Evaluate every network once, compare them, write the files that are asked for.
 
     Returns:
@@ -69,17 +47,20 @@ def run(options: Options) -> tuple[Comparison, list[Path]]:
         UsageError: the arguments do not make sense together; nothing has been evaluated.
         CheckpointError, DataError: a network or the dataset is missing, or they do not fit.
     """
-    given = with_runs_below(options.given)
-    paths = sum(len(each.paths) for each in given)
-    with console.progress("reading networks", paths) as advance:
-        groups = read_groups(given, advance)
+    methods = with_runs_below(options.methods())
+    with console.progress("reading networks", sum(len(each.paths) for each in methods)) as advance:
+        groups = read_groups(methods, advance)
     base = _baseline(groups, options)
     networks = list({network.digest: network for group in groups for network in group.networks}.values())
-    index = load_index(options.data_root / str(networks[0].metadata["dataset"]))
-    require_classes(load_network(networks[0].path), index)  # the others have the same
-    dataset = SegmentationDataset(index, options.split)
-    images = min(len(dataset), options.limit or len(dataset))
-    notes = [*_data_notes(index, networks, images, len(dataset)), *_run_notes(groups)]
+    images = open_images(
+        load_network(networks[0].path),  # the others have the same classes
+        data_root=options.data_root,
+        split=options.split,
+        limit=options.limit,
+        workers=options.workers,
+    )
+    index = images.index
+    notes = [*images.notes(), *_data_notes(index, networks), *_run_notes(groups)]
     for note in notes:
         log.warning("%s", printable(note))
     notes += _published_notes(groups)
@@ -88,37 +69,36 @@ def run(options: Options) -> tuple[Comparison, list[Path]]:
         split=options.split,
         fingerprint=index.fingerprint,
         classes=index.classes,
-        images=images,
-        images_in_split=len(dataset),
+        images=images.total,
+        images_in_split=len(images.dataset),
         protocol=Protocol(absent=options.absent),
         resamples=options.resamples,
         seed=options.seed,
         confidence=options.confidence,
         notes=tuple(notes),
     )
-    how = How(cpu=options.cpu, workers=options.workers, keep=options.out and options.out / "counts")
+    device, folder = one_device(cpu=cpu), options.out and options.out / "counts"
     counts = {
-        network.digest: counted(network, dataset, setting, how, told=f"{place} of {len(networks)}")
-        for place, network in enumerate(networks, start=1)
+        network.digest: counted(
+            network, images, setting, device=device, folder=folder, position=f"{number} of {len(networks)}"
+        )
+        for number, network in enumerate(networks, start=1)
     }
-    methods = [_method(group, base, counts) for group in groups]
-    methods.sort(key=lambda method: ("teacher", "baseline", "student").index(method.role))
-    both = base is None and len(methods) == 2
-    comparison = compare(methods, setting, all_pairs=options.all_pairs or both)
+    measured = [_method(group, base, counts) for group in groups]
+    measured.sort(key=lambda method: ("teacher", "baseline", "student").index(method.role))
+    both = base is None and len(measured) == 2
+    comparison = compare(measured, setting, all_pairs=options.all_pairs or both)
     return comparison, write(comparison, options)
 
 
-def _baseline(groups: Sequence[Group], options: Options) -> Group | None:
+def _baseline(groups: Sequence[Group], options: Compare) -> Group | None:
     """The one that is named, or the one student that is known to have learnt alone."""
     if options.baseline is None:
         alone = [group for group in groups if group.learns_alone]
         return alone[0] if len(alone) == 1 else None
     for group in groups:
-        given = [str(network.given) for network in group.networks]
-        if options.baseline == group.name or str(Path(options.baseline)) in [
-            *given,
-            *([str(group.folder)] if group.folder else []),
-        ]:
+        arguments = [*(network.argument for network in group.networks), group.folder]
+        if options.baseline == group.name or Path(options.baseline) in arguments:
             return group
     names = ", ".join(group.name for group in groups)
     raise UsageError(f"--baseline: nothing here is called {options.baseline!r}", hint=f"there are: {names}")
@@ -138,14 +118,10 @@ def _method(group: Group, base: Group | None, counts: dict[str, Counts]) -> Meth
     )
 
 
-def _data_notes(index: DatasetIndex, networks: Sequence[Network], images: int, total: int) -> Iterator[str]:
-    if images < total:
-        yield f"Only the first {images} of {total} images were evaluated."
-    if index.partial:
-        yield "The dataset is partial: these numbers are not comparable with published ones."
+def _data_notes(index: DatasetIndex, networks: Sequence[Checkpoint]) -> Iterator[str]:
     other = [n for n in networks if n.metadata.get("dataset_fingerprint") != index.fingerprint]
     if other:
-        paths = ", ".join(str(network.given) for network in other)
+        paths = ", ".join(str(network.argument) for network in other)
         yield f"Trained on other files than {index.name} has here (its fingerprint differs): {paths}."
     if index.name in VIDEO:
         yield f"Images of {index.name} are {VIDEO[index.name]}, hence alike: real intervals are wider."
@@ -172,16 +148,16 @@ def _published_notes(groups: Sequence[Group]) -> Iterator[str]:
             yield f"mIoU of the recipe {name}: {'; '.join(numbers)}."
 
 
-def write(comparison: Comparison, options: Options) -> list[Path]:
+def write(comparison: Comparison, options: Compare) -> list[Path]:
     """Write every format into `options.out`; each file replaces an older one only when it is complete."""
     if options.out is None:
         return []
     contents = {
         FILES[name]: text(comparison, name, options).encode("utf-8", "backslashreplace")
-        for name in options.formats
+        for name in options.written
         if name in FILES
     }
-    if "png" in options.formats:
+    if "png" in options.written:
         from hwdkit.report.plots.compare import intervals  # matplotlib, where a figure is asked for
 
         contents["compare.png"] = intervals(comparison)
@@ -195,7 +171,7 @@ def write(comparison: Comparison, options: Options) -> list[Path]:
     return written
 
 
-def text(comparison: Comparison, form: str, options: Options) -> str:
+def text(comparison: Comparison, form: str, options: Compare) -> str:
     """The comparison in one of the formats that are text."""
     if form == "csv":
         return formats.comparison_csv(comparison, per_class=options.per_class)
@@ -206,10 +182,10 @@ def text(comparison: Comparison, form: str, options: Options) -> str:
     return formats.comparison_json(comparison)
 
 
-def render(comparison: Comparison, options: Options) -> Page | str:
+def render(comparison: Comparison, options: Compare) -> Page | str:
     """What stdout shows: the table, or the one format that was asked for without a folder."""
-    if options.out is None and options.formats != ("table",):
-        return text(comparison, options.formats[0], options)
+    if options.out is None and options.written != ("table",):
+        return text(comparison, options.written[0], options)
     return comparison_page(comparison, per_class=options.per_class)
 
 

@@ -1,25 +1,24 @@
-"""hwdkit predict: a network's class maps of a user's own images and films, without labels or a dataset.
+"""A network's class maps of a user's own images and films, without labels or a dataset.
 
-One image is in memory at a time. What becomes of one is `prediction.py`, of a film `predict_film.py`.
+One image is in memory at a time. What becomes of one is `prediction.py`, of a film `film.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Group
 from rich.text import Text
 
 from hwdkit.checkpoints.files import file_digest
-from hwdkit.commands.predict import video
+from hwdkit.commands.predict import Predict, video
 from hwdkit.commands.predict.film import predict_film
-from hwdkit.commands.predict.own_images import Found, find_images, output_names
-from hwdkit.commands.predict.pace import paced
-from hwdkit.commands.predict.prediction import Options, Prediction
+from hwdkit.commands.predict.images import MediaFile, find_images, output_names
+from hwdkit.commands.predict.prediction import Prediction
+from hwdkit.commands.predict.progress import progress
 from hwdkit.engine.networks import load_network
+from hwdkit.engine.opened import one_device
 from hwdkit.errors import CheckpointError, DataError, OutOfMemory, UsageError
 from hwdkit.report.render import percent, printable
 from hwdkit.report.table import Column, Table
@@ -29,13 +28,13 @@ from hwdkit.terminal.memory import explained_memory
 MEMORY_HINT = "predict in windows (--slide 512x512), or on the CPU (--gpus 0)"
 
 
-def run(sources: list[str], checkpoint: Path, options: Options) -> tuple[dict[str, Any], DataError | None]:
+def run(options: Predict, *, cpu: bool, rows: bool = False) -> tuple[dict[str, Any], DataError | None]:
     """Segment images and films and write what is asked for into a folder.
 
     Args:
-        sources: images, films, folders, patterns.
-        checkpoint: a checkpoint or a run directory.
-        options: the rest of the command line.
+        options: of the command line.
+        cpu: do not use a GPU.
+        rows: whether the result has a row an image.
 
     Returns:
         JSON-able: where things are, shares of the classes, files that could not be read; and the DataError
@@ -49,32 +48,33 @@ def run(sources: list[str], checkpoint: Path, options: Options) -> tuple[dict[st
         OutOfMemory: naming the image; those before it are written.
     """
     paths.require_empty("--out", options.out)
-    found = find_images(sources)
-    names = output_names(found)
-    _require_effect(found, options)
-    if any(file.is_film for file in found):
+    files = find_images(options.images)
+    names = output_names(files)
+    _require_effect(files, options)
+    if any(file.is_film for file in files):
         video.require_av()
-    loaded = load_network(checkpoint)
+    loaded = load_network(options.checkpoint)
     if len(loaded.classes) > 256:
         raise CheckpointError(
             f"has {len(loaded.classes)} classes; a palette PNG holds 256", where=str(loaded.path)
         )
-    device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
     with explained_memory(MEMORY_HINT):
-        loaded.model.to(device).eval()
-    prediction = Prediction(loaded, options)
-    named = list(zip(found, names, strict=True))
+        loaded.model.to(one_device(cpu=cpu)).eval()
+    prediction = Prediction(loaded, options, rows=rows)
+    named = list(zip(files, names, strict=True))
     images = [one for one in named if not one[0].is_film]
-    with paced("predict", len(images), "images") as tell:
+    with progress("predict", len(images), "images") as advance:
         for done, (image, name) in enumerate(images):
-            tell(done)
+            advance(done)
             _attempt(prediction.image, image, name, prediction)
     for film, name in (one for one in named if one[0].is_film):  # each has a bar of its own
         _attempt(lambda of, to: predict_film(of, to, prediction), film, name, prediction)
-    return _result(prediction, found), _failure(prediction, found)
+    return _result(prediction, files), _failure(prediction, files)
 
 
-def _attempt(work: Callable[[Found, str], None], file: Found, name: str, prediction: Prediction) -> None:
+def _attempt(
+    work: Callable[[MediaFile, str], None], file: MediaFile, name: str, prediction: Prediction
+) -> None:
     """Do it; a file that cannot be read is noted, and stops no other."""
     try:
         with explained_memory(MEMORY_HINT):
@@ -86,20 +86,20 @@ def _attempt(work: Callable[[Found, str], None], file: Found, name: str, predict
         prediction.tally.unreadable.append({"image": str(file.path), "reason": error.message})
 
 
-def _require_effect(found: list[Found], options: Options) -> None:
+def _require_effect(files: list[MediaFile], options: Predict) -> None:
     """Refuse what would silently do nothing: films are all or none of the sources.
 
     Raises:
         UsageError: naming the option.
     """
-    films = [file.is_film for file in found]
+    films = [file.is_film for file in files]
     if options.frame_masks and not any(films):
         raise UsageError("--frame-masks is for films, and there is none among the images")
     if options.ids and all(films) and not options.frame_masks:
         raise UsageError("--ids: of films the frames have ids: add --frame-masks")
 
 
-def _result(prediction: Prediction, found: list[Found]) -> dict[str, Any]:
+def _result(prediction: Prediction, files: list[MediaFile]) -> dict[str, Any]:
     loaded, options, tally = prediction.loaded, prediction.options, prediction.tally
     protocol = prediction.protocol
     slide = {"window": list(protocol.window), "stride": list(protocol.stride)} if options.window else {}
@@ -109,7 +109,7 @@ def _result(prediction: Prediction, found: list[Found]) -> dict[str, Any]:
         "checkpoint_sha256": file_digest(loaded.path),
         "out": str(options.out),
         "protocol": {"mode": protocol.mode, **slide, "scales": list(protocol.scales), "flip": protocol.flip},
-        "found": len(found),
+        "found": len(files),
         "images": tally.written,
         "classes": [
             {
@@ -126,7 +126,7 @@ def _result(prediction: Prediction, found: list[Found]) -> dict[str, Any]:
     }
 
 
-def _failure(prediction: Prediction, found: list[Found]) -> DataError | None:
+def _failure(prediction: Prediction, files: list[MediaFile]) -> DataError | None:
     tally = prediction.tally
     if not tally.unreadable:
         return None
@@ -134,9 +134,9 @@ def _failure(prediction: Prediction, found: list[Found]) -> DataError | None:
     rest = (
         f"the other {written} {'is' if written == 1 else 'are'} written" if written else "nothing is written"
     )
-    kind = "files" if any(file.is_film for file in found) else "images"
+    kind = "files" if any(file.is_film for file in files) else "images"
     listed = "\n".join(f"  {row['image']}: {row['reason']}" for row in tally.unreadable)
-    return DataError(f"{len(tally.unreadable)} of {len(found)} {kind} could not be read, {rest}:\n{listed}")
+    return DataError(f"{len(tally.unreadable)} of {len(files)} {kind} could not be read, {rest}:\n{listed}")
 
 
 def render(result: dict[str, Any]) -> Group:

@@ -18,8 +18,8 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextmanager
-def paced(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Tell of progress on stderr: a bar at a terminal, else every `SECONDS_BETWEEN_LINES` a line.
+def progress(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show progress on stderr: a bar at a terminal, else every `SECONDS_BETWEEN_LINES` a line.
 
     Args:
         title: what is worked on; it may be a file's name, whatever is in that.
@@ -27,23 +27,23 @@ def paced(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         unit: what is counted, e.g. "frames".
 
     Yields:
-        A function that is told how many are done by now.
+        A function of how many are done by now.
     """
     title = printable(title)
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
 
     with console.progress(escape(title), total) as advance:
 
-        def tell(done: int) -> None:
-            nonlocal told
+        def report(done: int) -> None:
+            nonlocal reported
             advance(done)
             now = time.monotonic()
-            if done and now - told >= SECONDS_BETWEEN_LINES and not console.stderr.is_terminal:
+            if done and now - reported >= SECONDS_BETWEEN_LINES and not console.stderr.is_terminal:
                 speed = done / max(now - began, 1e-9)
                 of, left = "", ""
                 if total > done:
                     of, left = f" of {total}", f", about {(total - done) / speed:.0f} s left"
                 log.info("%s: %d%s %s, %.2f %s/s%s", title, done, of, unit, speed, unit, left)
-                told = now
+                reported = now
 
-        yield tell
+        yield report
