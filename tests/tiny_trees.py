@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -167,3 +170,16 @@ def sbd(root: Path) -> Path:
             (dataset / "cls" / f"{stem}.mat").write_bytes(sbd_mat(ids(0, 5, 20)))
             write_image(dataset / "img" / f"{stem}.jpg")
     return root
+
+
+def kill_while_unpacking(archive: Path, into: Path) -> None:
+    """What a process leaves that was killed after the first file of an archive."""
+    program = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from hwdkit.prepare.unpack import unpack
+        archive, into = map(Path, sys.argv[1:])
+        unpack([archive], into, again=True, progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    """
+    done = subprocess.run([sys.executable, "-c", program, archive, into], cwd=Path(__file__).parents[1])
+    assert done.returncode == -signal.SIGKILL

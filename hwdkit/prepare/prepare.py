@@ -19,8 +19,7 @@ from hwdkit.datasets.table import layout_of
 from hwdkit.errors import DataError
 from hwdkit.prepare.own.folder import FolderOptions, describe
 from hwdkit.prepare.scenes import SceneOptions, generate
-from hwdkit.prepare.sources import FILES, gather
-from hwdkit.prepare.unpack_records import unfinished
+from hwdkit.prepare.unpack import FILES, gather, unfinished
 from hwdkit.prepare.verify import stamp_of, verify
 
 
@@ -136,17 +135,16 @@ class _Place:
             raise DataError(
                 f"{', '.join(stopped)} was not unpacked to the end",
                 where=str(self.unpacked),
-                hint="Run the command again with --source and the archive to go on.",
+                hint="Run the command again with --source and the archive.",
             )
 
-    def gathered(self, wanted: Sequence[str] = ()) -> Path:
+    def gathered(self, parts: Sequence[str] = ()) -> Path:
         return gather(
             self.sources,
             self.unpacked,
-            wanted=wanted,
+            parts=parts,
             write=not self.check,
             again=self.overwrite,
-            workers=self.workers,
             progress=self.progress,
         )
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_runs import hwdkit
-from tiny_trees import ids, write_pair
+from tiny_trees import ids, kill_while_unpacking, write_pair
 
 from hwdkit.data.colours import PaintedLabels, label_reader
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, load_index
 from hwdkit.datasets.table import DATASETS
 from hwdkit.errors import DataError, UsageError
-from hwdkit.prepare import archives
-from hwdkit.prepare.archive_members import Member
 from hwdkit.prepare.own.class_table import read_class_table
 from hwdkit.prepare.own.folder import FolderOptions, require_name
 from hwdkit.prepare.own.splits import SplitRule, divide
@@ -576,33 +573,19 @@ def test_own_data_may_come_in_an_archive(photos: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_own_data_that_was_not_unpacked_to_the_end_is_no_dataset(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, indexed: bool
-) -> None:
+def test_own_data_that_was_not_unpacked_to_the_end_is_no_dataset(photos: Path, indexed: bool) -> None:
     archive, root = photos.parent / "mine.zip", photos.parent / "data"
     with zipfile.ZipFile(archive, "w") as opened:
         for path in sorted(photos.rglob("*")):
             opened.write(path, path.relative_to(photos))
-    asked = FolderOptions(**USUAL, classes=photos / "classes.yaml")
+    options = FolderOptions(**USUAL, classes=photos / "classes.yaml")
     if indexed:
-        prepare("mine", root=root, source=archive, own=asked)
-        os.utime(archive, (1, 1))
-        (root / "mine/files/photos/night/late/09.jpg").unlink()
-    write = archives._write
-
-    def stop_at_the_last(content: IO[bytes], member: Member, *places: Path) -> None:
-        if member.name.endswith("09.jpg"):
-            raise KeyboardInterrupt
-        write(content, member, *places)
-
-    monkeypatch.setattr(archives, "_write", stop_at_the_last)
-    with pytest.raises(KeyboardInterrupt):
-        prepare("mine", root=root, source=archive, own=asked)
-    monkeypatch.undo()
+        prepare("mine", root=root, source=archive, own=options)
+    kill_while_unpacking(archive, root / "mine/files")
     for more in ({}, {"source": root / "mine/files"}, {"check": True}):
         with pytest.raises(DataError, match=r"mine\.zip was not unpacked to the end"):
-            prepare("mine", root=root, own=asked, allow_partial=True, **more)
-    index = prepare("mine", root=root, source=archive, own=asked)
+            prepare("mine", root=root, own=options, allow_partial=True, **more)
+    index = prepare("mine", root=root, source=archive, own=options)
     assert prepare("mine", root=root, own=FolderOptions()) == index
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hwdkit.cli.options import DatasetName
 from tiny_trees import coco_stuff_10k, coco_stuff_164k, ids, sbd, sbd_mat, voc2012, write_image, write_pair
 
-from hwdkit.cli.options import DatasetName
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.decode import raw_ids
 from hwdkit.data.index import DatasetIndex
