@@ -1,6 +1,6 @@
 """What is in an archive from the internet: its kind by content, and the files that may be unpacked.
 
-Nothing is written here; `unpack.py` does that. Only contents of plain files are taken from an archive, so that
+Nothing is written here; `unpack.py` does that. Only contents of plain files are taken from an archive:
 neither a link nor a permission of its choice reaches the disk, and no name leads out of the target.
 """
 
