@@ -49,7 +49,6 @@ OLD = {
     "export": "hwdkit.cli.export",
     "checkpoint": "hwdkit.cli.checkpoint",
     "recipes": "hwdkit.cli.recipes",
-    "doctor": "hwdkit.cli.doctor",
 }
 """TRANSITION: commands that are not yet classes; delete the line when its command is."""
 
