@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -83,7 +83,7 @@ def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
 
 def _plain(type_: Any) -> Any:
     """`X | None` as X: that it may be left out, the default says."""
-    if get_origin(type_) is UnionType:
+    if get_origin(type_) in (Union, UnionType):
         type_ = next(member for member in get_args(type_) if member is not type(None))
     return type_
 

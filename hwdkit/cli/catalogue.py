@@ -37,7 +37,6 @@ COMMANDS = {
 
 
 OLD = {
-    "prepare-data": "hwdkit.cli.data",
     "train-teacher": "hwdkit.cli.training",
     "distill": "hwdkit.cli.training",
     "sweep": "hwdkit.cli.sweep",

@@ -595,7 +595,7 @@ def test_own_data_that_was_not_unpacked_to_the_end_is_no_dataset(photos: Path, i
         ("camvid --name mine --classes c.txt", "--name, --classes only means something for folder"),
         ("folder --images *.jpg", "folder needs --name"),
         ("folder --name cityscapes --images *.jpg", "a name of hwdkit's own"),
-        ("folder --name mine --label-encoding rgb", "'rgb' is not one of ids, colours"),
+        ("folder --name mine --label-encoding rgb", "'rgb' is not one of"),
         ("folder --name t1 --train 5", "--train only means something for scenes"),
         ("mine", "your own data: hwdkit prepare-data folder --name mine"),
     ],

@@ -13,13 +13,16 @@ from rich.console import Group
 from rich.text import Text
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands import per_class_report, prepare_data
+from hwdkit.commands import per_class_report
 from hwdkit.commands.training import distill, train_teacher
 from hwdkit.commands.training.run import Settings
 from hwdkit.errors import RecipeError
 from hwdkit.measure.types import PerClassReport
+from hwdkit.prepare.prepare import prepare
+from hwdkit.prepare.scenes import SceneOptions
 from hwdkit.recipe import load
 from hwdkit.report.render import summary_markdown, summary_table
+from hwdkit.terminal.progress import progress_bars
 
 log = logging.getLogger("hwdkit")
 
@@ -66,7 +69,9 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
     began = time.perf_counter()
     data = out / "data"
     log.info("[1/4] drawing street scenes")
-    prepare_data.run("scenes", root=data, scenes={"train": budget.train_images, "val": budget.val_images})
+    with progress_bars() as progress:
+        drawn = SceneOptions(train=budget.train_images, val=budget.val_images)
+        prepare("scenes", root=data, scenes=drawn, progress=progress)
     log.info("[2/4] training the teacher")
     teacher = train_teacher.run(
         load(TEACHER, overrides=_overrides(seed, budget.teacher_iterations)),

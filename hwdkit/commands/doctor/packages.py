@@ -45,13 +45,13 @@ def versions() -> Iterator[Finding]:
 
 def imports() -> Iterator[Finding]:
     """What is installed also loads; torchvision refuses a torch that it was not built for."""
-    for name, module, fix in (
-        ("pillow", "PIL.Image", "pip install --force-reinstall pillow"),
-        ("torchvision", "torchvision", REINSTALL),
-        ("timm", "hwdkit.models.backbone", "pip install --force-reinstall timm"),
+    for name, load, fix in (
+        ("pillow", lambda: import_module("PIL.Image"), "pip install --force-reinstall pillow"),
+        ("torchvision", lambda: import_module("torchvision"), REINSTALL),
+        ("timm", lambda: import_module("hwdkit.models.backbone"), "pip install --force-reinstall timm"),
     ):
         try:
-            import_module(module)
+            load()
         except Exception as error:
             yield Finding(f"{name} loads", first_line(error), "problem", fix, {"loads": False})
         else:

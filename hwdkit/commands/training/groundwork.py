@@ -12,15 +12,16 @@ import torch
 
 from hwdkit import __version__
 from hwdkit.checkpoints.files import file_digest
-from hwdkit.commands import prepare_data
 from hwdkit.data.index import FILE_NAME, DatasetIndex, load_index
 from hwdkit.datasets.scenes import SCENES
 from hwdkit.datasets.table import DATASETS
 from hwdkit.distributed import Ranks, on_main_rank
 from hwdkit.engine.networks import Loaded
 from hwdkit.errors import HwdkitError
+from hwdkit.prepare import prepare
 from hwdkit.recipe.load import digest
 from hwdkit.recipe.schema import Recipe
+from hwdkit.terminal.progress import progress_bars
 
 Role = Literal["student", "teacher"]
 
@@ -28,12 +29,13 @@ Role = Literal["student", "teacher"]
 def prepared_index(dataset: str, data_root: Path) -> DatasetIndex:
     """The dataset's index; one that lies below the data root unprepared is checked and indexed first."""
 
-    def prepare() -> None:
+    def index_it() -> None:
         missing = not (data_root / dataset / FILE_NAME).is_file()
         if missing and dataset in DATASETS and dataset != SCENES.name:
-            prepare_data.run(dataset, root=data_root)  # or says where to get it
+            with progress_bars() as progress:
+                prepare.prepare(dataset, root=data_root, progress=progress)  # or says where to get it
 
-    on_main_rank(prepare)
+    on_main_rank(index_it)
     return load_index(data_root / dataset)
 
 
