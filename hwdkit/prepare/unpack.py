@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from hwdkit.data.parallel import Progress
 from hwdkit.errors import DataError
@@ -27,6 +28,14 @@ RECORD, PARTIAL = f"{RESERVED}ed.json", f"{RESERVED}ing"
 """In the folder that is unpacked to: which archives it holds, and what is being unpacked."""
 
 UNUSABLE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+
+
+class _Identity(NamedTuple):
+    """What an archive is recognised by."""
+
+    name: str
+    size: int
+    mtime_ns: int
 
 
 def gather(
@@ -101,7 +110,9 @@ def unpack(
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
     try:
-        (partial / RECORD).write_text(json.dumps(_identities(archives)), encoding="utf-8")
+        (partial / RECORD).write_text(
+            json.dumps([_identity(archive) for archive in archives]), encoding="utf-8"
+        )
         for archive in archives:
             _unpack_one(archive, partial, progress)
         entries = [entry for entry in partial.iterdir() if entry.name != RECORD]
@@ -124,12 +135,12 @@ def unpack(
 
 def is_unpacked(archives: Sequence[Path], into: Path) -> bool:
     """Say whether these very files (by name, size and time), in this order, are unpacked into this folder."""
-    return not unfinished(into) and _read_record(into) == _identities(archives)
+    return not unfinished(into) and _read_record(into) == [_identity(archive) for archive in archives]
 
 
 def unfinished(into: Path) -> list[str]:
     """Name the archives that a stopped run has begun to unpack into this folder."""
-    return [name for name, *_ in _read_record(into / PARTIAL)]
+    return [archive.name for archive in _read_record(into / PARTIAL)]
 
 
 def _unpack_one(archive: Path, into: Path, progress: Progress | None) -> None:
@@ -159,19 +170,19 @@ def _write(member: Member, target: Path, archive: Path) -> None:
         raise
 
 
-def _identities(archives: Sequence[Path]) -> list[list[str | int]]:
+def _identity(archive: Path) -> _Identity:
     try:
-        status = [(archive, archive.stat()) for archive in archives]
+        status = archive.stat()
     except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(error.filename)) from error
-    return [[archive.name, of.st_size, of.st_mtime_ns] for archive, of in status]
+        raise DataError(f"cannot be read ({error.strerror})", where=str(archive)) from error
+    return _Identity(archive.name, status.st_size, status.st_mtime_ns)
 
 
-def _read_record(folder: Path) -> list[list[str | int]]:
-    """Name, size and time of the archives that were unpacked here; none if that cannot be told."""
+def _read_record(folder: Path) -> list[_Identity]:
+    """The archives that were unpacked here; none if there is no record that can be read."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return [[str(name), int(size), int(mtime)] for name, size, mtime in record]
+        return [_Identity(str(name), int(size), int(mtime)) for name, size, mtime in record]
     except (OSError, ValueError, TypeError):
         return []
 
@@ -211,10 +222,10 @@ def _refuse_leftovers(archives: Sequence[Path], links: Mapping[str, Path], into:
     """
     entries = sorted(into.iterdir()) if into.is_dir() else []
     left = [f"a link {path.name}" for path in entries if path.is_symlink() and path.name not in links]
-    same = {(archive.name, archive.stat().st_size) for archive in archives}
+    sizes = {archive.name: archive.stat().st_size for archive in archives}
     for name, size, _ in [*_read_record(into), *_read_record(into / PARTIAL)]:
-        if (name, size) not in same:
-            left.append(f"an earlier {name}" if name in {archive.name for archive in archives} else str(name))
+        if sizes.get(name) != size:
+            left.append(f"an earlier {name}" if name in sizes else name)
     if left:
         raise DataError(
             f"{into} holds {', '.join(left)} too, which is not among what --source names",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,11 +45,12 @@ def versions() -> Iterator[Finding]:
 
 def imports() -> Iterator[Finding]:
     """What is installed also loads; torchvision refuses a torch that it was not built for."""
-    for name, load, fix in (
+    loads: tuple[tuple[str, Callable[[], object], str], ...] = (
         ("pillow", lambda: import_module("PIL.Image"), "pip install --force-reinstall pillow"),
         ("torchvision", lambda: import_module("torchvision"), REINSTALL),
         ("timm", lambda: import_module("hwdkit.models.backbone"), "pip install --force-reinstall timm"),
-    ):
+    )
+    for name, load, fix in loads:
         try:
             load()
         except Exception as error:

@@ -45,7 +45,8 @@ def run(options: PrepareData) -> dict[str, Any]:
     """
     folder = _folder_options(options) if options.dataset == FOLDER else None
     name = options.dataset if folder is None else require_name(options.name, DATASETS)
-    drawn = {"train": options.train, "val": options.val, "seed": options.seed}
+    sizes = {"train": options.train, "val": options.val, "seed": options.seed}
+    drawn: dict[str, Any] = {key: value for key, value in sizes.items() if value is not None}
     home = options.data_root / name
     identity = _identity(home / FILE_NAME)
     with _writing_below(options.data_root), progress_bars() as progress:
@@ -57,7 +58,7 @@ def run(options: PrepareData) -> dict[str, Any]:
             check=options.check,
             allow_partial=options.allow_partial,
             overwrite=options.overwrite,
-            scenes=SceneOptions(**{key: value for key, value in drawn.items() if value is not None}),
+            scenes=SceneOptions(**drawn),
             workers=options.workers,
             progress=progress,
         )
