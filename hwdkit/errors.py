@@ -28,7 +28,7 @@ class HwdkitError(Exception):
 
 
 class UsageError(HwdkitError):
-    """A command line that cannot be meant."""
+    """Invalid command line."""
 
     exit_code = 2
     kind = "usage"

@@ -15,6 +15,14 @@ Role = Literal["teacher", "student", "baseline", "compare"]
 """What a network is among others: `baseline` learnt alone, `compare` is any other student."""
 
 
+DivergenceKind = Literal["mse", "kl"]
+DivergenceOn = Literal["activation", "logits"]
+"""What TD, NTD and HWD's weights measure at a position, and of which maps."""
+
+Order = Literal["iou", "gap", "name", "share", "td-ntd", "weight", "class"]
+"""Of the classes in a report."""
+
+
 class NamedPath(NamedTuple):
     """A trained network before it is loaded: `path` is a checkpoint or a run directory."""
 

@@ -10,6 +10,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from downloads import ade20k as ade20k
+from downloads import camvid as camvid
+from downloads import cityscapes as cityscapes
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():

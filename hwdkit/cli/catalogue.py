@@ -36,22 +36,13 @@ COMMANDS = {
 """Name -> package of hwdkit.commands; its `__init__.py` holds the options alone."""
 
 
-OLD = {
-    "prepare-data": "hwdkit.cli.data",
-    "doctor": "hwdkit.cli.doctor",
-}
-"""TRANSITION: commands that are not yet classes; delete the line when its command is."""
-
-
 def load(name: str) -> None:
     """Import the module of a command, which adds it to `app`."""
-    import_module(OLD.get(name) or f"hwdkit.commands.{COMMANDS[name]}")
+    import_module(f"hwdkit.commands.{COMMANDS[name]}")
 
 
 def summary(name: str) -> str:
     """The first paragraph of a command's docstring; of a group's the module's."""
-    if name in OLD:
-        return name
     source = (pkgutil.get_data("hwdkit.commands", f"{COMMANDS[name]}/__init__.py") or b"").decode()
     classes = dict(re.findall(r'^class (\w+)\b[^\n]*:\n    """(.*?)"""', source, re.MULTILINE | re.DOTALL))
     docstrings = {hyphenated(cls): docstring for cls, docstring in classes.items()}

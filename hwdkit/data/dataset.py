@@ -65,8 +65,8 @@ class SegmentationDataset:
             try:
                 return self._cached.open(i)
             except (OSError, ValueError) as error:
-                # Somebody needed the room. A long run goes on, only slower.
-                log.warning("the cache of %s has gone while in use (%s): decoding", self.index.name, error)
+                # A long run goes on, only slower.
+                log.warning("cache of %s deleted while in use (%s): decoding", self.index.name, error)
                 self._cached = None
         return self._decode(self._pairs[i])
 

@@ -93,7 +93,7 @@ def _whole(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8] | npt.
     limits = np.iinfo(np.int32)
     low, high = values.min(), values.max()  # NaN if there is one, which the comparison refuses
     if not limits.min <= low <= high <= limits.max or np.any(values != np.trunc(values)):
-        raise DataError(f"label holds numbers from {low} to {high} that are no class ids", where=where)
+        raise DataError(f"label holds numbers from {low} to {high} that are not class ids", where=where)
     return values.astype(np.uint8) if low >= 0 and high <= 255 else values.astype(np.int32)
 
 
@@ -127,7 +127,7 @@ class LabelLookup:
         for raw, mapped in known.items():
             if raw >= 0:
                 self._table[raw] = mapped
-        # Where ids are bytes, one that is no class marks the unknown; there may be none left.
+        # Where ids are bytes, a value that is not a class marks the unknown; there may be none left.
         self._unused = next((value for value in range(256) if value not in known.values()), None)
         first = self._table[:256]
         self._bytes = np.where(first == UNKNOWN, self._unused or 0, first).astype(np.uint8).tobytes()

@@ -1,7 +1,9 @@
 """One matrix out of a MATLAB 5.0 MAT-file, by name: what the labels of COCO-Stuff 10k and of SBD are kept in.
 
 After MathWorks' description of the format. Cells, strings, sparse and complex numbers are stepped over, never
-decoded. Files are taken for hostile: every size is checked before it is believed. Free of torch.
+decoded. Files come from the internet: every size is checked before it is believed. That is why scipy does not
+read them: a few flipped bits, or deeply nested cells, end its `loadmat` with a segmentation fault (1.17.1).
+Free of torch.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from hwdkit.losses.hwd import smooth, standardise
 from hwdkit.losses.labels import class_ids, members, small_label
-from hwdkit.measure.types import ClassDivergence, DivergenceKind, DivergenceOn
+from hwdkit.measure.types import ClassDivergence
+from hwdkit.types import DivergenceKind, DivergenceOn
 
 CHUNK_BYTES = 2 * 2**20
 """Size of one float64 map of a chunk of channels; about six are alive at once, and fit into a cache."""

@@ -8,22 +8,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any
 
-from hwdkit.types import Role
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
-if TYPE_CHECKING:  # the command line reads the names below, and numpy is no part of it
-    import numpy as np
-    from numpy.typing import NDArray
-
-DivergenceOn = Literal["activation", "logits"]
-DivergenceKind = Literal["mse", "kl"]
-Order = Literal["iou", "gap", "name", "share", "td-ntd", "weight", "class"]
-
-Counts = tuple[tuple[int, ...], ...]
-"""Pixels: one row a labelled class, one column a predicted class, both in class order."""
+from hwdkit.types import DivergenceKind, DivergenceOn, Order, Role
 
 SCHEMA_VERSION = 1
+JSON_RULES = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+"""How `report/saved.py` reads these classes from a file."""
+
+
+def _not_too_large(value: float) -> float:
+    if not abs(value) < 1e300:  # nan, too
+        raise ValueError("too large a number")
+    return value
+
+
+def _nan_for_null(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    return math.nan if value is None else read(value)
+
+
+Number = Annotated[float, AfterValidator(_not_too_large)]
+Score = Annotated[Number, WrapValidator(_nan_for_null)]
+"""A number that may be unknown: nan here, null in JSON."""
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+Counts = tuple[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], ...]
+"""Pixels: one row a labelled class, one column a predicted class, both in class order."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +53,13 @@ class ClassDivergence:
         images: How many images `image_ratio` averages: those with this class and another and an NTD above 0.
     """
 
-    td: float | None = None
-    ntd: float | None = None
-    ratio: float | None = None
-    image_ratio: float | None = None
-    weight: float | None = None
+    __pydantic_config__ = JSON_RULES
+
+    td: Number | None = None
+    ntd: Number | None = None
+    ratio: Number | None = None
+    image_ratio: Number | None = None
+    weight: Number | None = None
     images: int = 0
 
 
@@ -60,15 +76,17 @@ class ClassRow:
         divergences: Model name -> its divergence from the teacher, the pair's student included.
     """
 
+    __pydantic_config__ = JSON_RULES
+
     name: str
-    colour: tuple[int, int, int]
-    share: float
-    iou: dict[str, float]
-    td: float | None = None
-    ntd: float | None = None
-    ratio: float | None = None
-    weight: float | None = None
-    image_ratio: float | None = None
+    colour: tuple[Channel, Channel, Channel]
+    share: Score
+    iou: dict[str, Score]
+    td: Number | None = None
+    ntd: Number | None = None
+    ratio: Number | None = None
+    weight: Number | None = None
+    image_ratio: Number | None = None
     ratio_images: int = 0
     divergences: dict[str, ClassDivergence] = field(default_factory=dict)
 
@@ -77,14 +95,16 @@ class ClassRow:
 class ModelSummary:
     """One model over all classes. mIoU, mAcc and pixel accuracy are in 0..1, `params` counts scalars."""
 
+    __pydantic_config__ = JSON_RULES
+
     name: str
     role: Role
     checkpoint: str
     params: int
-    gmacs: float | None
-    miou: float
-    macc: float
-    pixel_accuracy: float
+    gmacs: Number | None
+    miou: Score
+    macc: Score
+    pixel_accuracy: Score
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +152,12 @@ class PerClassReport:
         confusions: Model name -> its confusion matrix; none for a report of before this was kept.
     """
 
+    __pydantic_config__ = JSON_RULES
+
     dataset: str
     split: str
     images: int
-    temperature: float
+    temperature: Number
     divergence_on: DivergenceOn
     absent: str
     pair: tuple[str, str]

@@ -19,8 +19,7 @@ from hwdkit.datasets.table import layout_of
 from hwdkit.errors import DataError
 from hwdkit.prepare.own.folder import FolderOptions, describe
 from hwdkit.prepare.scenes import SceneOptions, generate
-from hwdkit.prepare.sources import FILES, gather
-from hwdkit.prepare.unpack_records import unfinished
+from hwdkit.prepare.unpack import FILES, gather, unfinished
 from hwdkit.prepare.verify import stamp_of, verify
 
 
@@ -47,7 +46,7 @@ def prepare(
         root: data root.
         source: the downloaded archives, the unpacked dataset, or the folder around it. None: it already lies
             in `root/name`, or was prepared from elsewhere before; for own data, else the current folder.
-        own: the user's own data; what it leaves open is as in the index of before.
+        own: the user's own data; what it leaves open is as in the earlier index.
         check: check everything again, compare with the index if there is one, write nothing.
         allow_partial: accept counts other than the published ones, or files without a partner in own data;
             the index says so.
@@ -61,7 +60,7 @@ def prepare(
     """
     sources = [source] if isinstance(source, Path) else list(source or ())
     folder = root / name
-    before = _index_or_none(folder)
+    earlier = _index_or_none(folder)
     if own is None and layout_of(name) is SCENES:
         if sources:
             raise DataError(
@@ -70,16 +69,16 @@ def prepare(
         if not check:
             drawn = scenes or SceneOptions()
             return generate(root, drawn, overwrite=overwrite, workers=workers, progress=progress)
-    place = _Place(
-        folder, sources, before, check=check, overwrite=overwrite, workers=workers, progress=progress
+    origin = _Origin(
+        folder, sources, earlier, check=check, overwrite=overwrite, workers=workers, progress=progress
     )
-    place.require_finished()
+    origin.require_finished()
     if own is None:
-        plan = _published(layout_of(name), place, allow_partial=allow_partial)
+        plan = _published(layout_of(name), origin, allow_partial=allow_partial)
     else:
-        plan = _own(name, own, place, allow_partial=allow_partial)
-    if before is not None and not (check or overwrite) and plan.describes(before):
-        return before
+        plan = _own(name, own, origin, allow_partial=allow_partial)
+    if earlier is not None and not (check or overwrite) and plan.describes(earlier):
+        return earlier
     index = verify(
         plan.layout,
         plan.files,
@@ -92,23 +91,23 @@ def prepare(
     index = replace(index, partial=index.partial or plan.without_partner > 0)
     if not check:
         save_index(index, folder)
-    elif before is not None and before.fingerprint != index.fingerprint:
+    elif earlier is not None and earlier.fingerprint != index.fingerprint:
         kind = name if own is None else f"folder --name {name}"
         raise DataError(
             f"{plan.files} is sound, but is not what {folder / FILE_NAME} describes: fingerprint "
-            f"{index.fingerprint[:12]}, the index has {before.fingerprint[:12]}",
-            hint=f"Run without --check to index it anew: hwdkit prepare-data {kind} --data-root {root}",
+            f"{index.fingerprint[:12]}, the index has {earlier.fingerprint[:12]}",
+            hint=f"Run without --check to index it again: hwdkit prepare-data {kind} --data-root {root}",
         )
     return index
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Origin:
     """Where a dataset is looked for, and what may be done there."""
 
     folder: Path
     sources: Sequence[Path]
-    before: DatasetIndex | None
+    earlier: DatasetIndex | None
     check: bool
     overwrite: bool
     workers: int | None
@@ -119,9 +118,9 @@ class _Place:
         return self.folder / FILES
 
     @property
-    def known(self) -> Path | None:
+    def indexed(self) -> Path | None:
         """Where an earlier run found the files; None: nowhere, or they have moved away."""
-        return self.before.root if self.before is not None and self.before.root.is_dir() else None
+        return self.earlier.root if self.earlier is not None and self.earlier.root.is_dir() else None
 
     def require_finished(self) -> None:
         """Refuse to read what a stopped run has begun to unpack, unless this run will unpack it."""
@@ -130,23 +129,22 @@ class _Place:
         elif self.sources:
             return  # to be unpacked now, or `gather` complains
         else:
-            read = self.known or self.unpacked
+            read = self.indexed or self.unpacked
         stopped = unfinished(self.unpacked)
         if stopped and read.resolve().is_relative_to(self.unpacked.resolve()):
             raise DataError(
                 f"{', '.join(stopped)} was not unpacked to the end",
                 where=str(self.unpacked),
-                hint="Run the command again with --source and the archive to go on.",
+                hint="Run the command again with --source and the archive.",
             )
 
-    def gathered(self, wanted: Sequence[str] = ()) -> Path:
+    def gathered(self, parts: Sequence[str] = ()) -> Path:
         return gather(
             self.sources,
             self.unpacked,
-            wanted=wanted,
+            parts=parts,
             write=not self.check,
             again=self.overwrite,
-            workers=self.workers,
             progress=self.progress,
         )
 
@@ -176,40 +174,41 @@ class _Plan:
         return same_splits and index.options == self.options and index.palette == self.layout.palette
 
 
-def _published(layout: Layout, place: _Place, *, allow_partial: bool) -> _Plan:
-    files = _find_files(layout, place, allow_partial=allow_partial)
-    if layout is SCENES and place.before is not None:
-        counts = {split: place.before.options[split] for split in ("train", "val")}
-        return _Plan(layout, files, counts, allow_partial, place.before.options)
+def _published(layout: Layout, origin: _Origin, *, allow_partial: bool) -> _Plan:
+    files = _find_files(layout, origin, allow_partial=allow_partial)
+    if layout is SCENES and origin.earlier is not None:
+        counts = {split: origin.earlier.options[split] for split in ("train", "val")}
+        return _Plan(layout, files, counts, allow_partial, origin.earlier.options)
     return _Plan(layout, files, layout.published, allow_partial, None)
 
 
-def _find_files(layout: Layout, place: _Place, *, allow_partial: bool) -> Path:
-    if place.sources:
-        return locate(layout, place.gathered(layout.must_have), allow_partial=allow_partial)
-    if place.known is not None:
-        return place.known
-    if not place.folder.is_dir():
-        raise DataError(f"{place.folder} does not exist", hint=how_to_get(layout))
-    source = place.unpacked if place.unpacked.is_dir() else place.folder
+def _find_files(layout: Layout, origin: _Origin, *, allow_partial: bool) -> Path:
+    if origin.sources:
+        return locate(layout, origin.gathered(layout.must_have), allow_partial=allow_partial)
+    if origin.indexed is not None:
+        return origin.indexed
+    if not origin.folder.is_dir():
+        raise DataError(f"{origin.folder} does not exist", hint=how_to_get(layout))
+    source = origin.unpacked if origin.unpacked.is_dir() else origin.folder
     return locate(layout, source, allow_partial=allow_partial)
 
 
-def _own(name: str, asked: FolderOptions, place: _Place, *, allow_partial: bool) -> _Plan:
-    before = place.before
-    if place.sources:
-        files = _around(place.gathered(), asked.images or (before.options.get("images") if before else None))
-    elif place.known is not None:
-        files = place.known
-    elif before is not None:
+def _own(name: str, options: FolderOptions, origin: _Origin, *, allow_partial: bool) -> _Plan:
+    earlier = origin.earlier
+    if origin.sources:
+        images = options.images or (earlier.options.get("images") if earlier else None)
+        files = _around(origin.gathered(), images)
+    elif origin.indexed is not None:
+        files = origin.indexed
+    elif earlier is not None:
         raise DataError(
-            f"the files of {name} are gone: {before.root} does not exist",
-            where=str(place.folder / FILE_NAME),
+            f"the files of {name} are gone: {earlier.root} does not exist",
+            where=str(origin.folder / FILE_NAME),
             hint=f"Run: hwdkit prepare-data folder --name {name} --source …",
         )
     else:
-        files = next((folder for folder in (place.unpacked, place.folder) if folder.is_dir()), Path())
-    data = describe(name, files, asked, before=before, leave_out=allow_partial)
+        files = next((folder for folder in (origin.unpacked, origin.folder) if folder.is_dir()), Path())
+    data = describe(name, files, options, earlier=earlier, leave_out=allow_partial)
     return _Plan(
         data.layout,
         files,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from hwdkit.measure.confusions import strongest
-from hwdkit.measure.types import ClassDivergence, ClassRow, Order, PerClassReport
+from hwdkit.measure.types import ClassDivergence, ClassRow, PerClassReport
 from hwdkit.report.palette import hex_colour
 from hwdkit.report.render import (
     UNKNOWN,
@@ -20,6 +20,7 @@ from hwdkit.report.render import (
     printable,
 )
 from hwdkit.report.table import Cell, Column, Table
+from hwdkit.types import Order
 
 
 class Quantity(NamedTuple):

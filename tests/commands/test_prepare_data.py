@@ -7,20 +7,26 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from hwdkit.commands import prepare_data
+from hwdkit.commands.prepare_data import PrepareData
+from hwdkit.commands.prepare_data.summary import render, run
 from hwdkit.errors import DataError, EnvironmentFailure, UsageError
 
-SMALL = {"train": 3, "val": 2, "size": (32, 32)}
+PIXELS = 128 * 128
 
 
-def draw(root: Path, **options: bool) -> dict[str, object]:
-    return prepare_data.run("scenes", root=root, scenes=dict(SMALL), **options)
+def prepare(dataset: str, root: Path, **options: Any) -> dict[str, Any]:
+    return run(PrepareData(dataset=dataset, data_root=root, **options))
+
+
+def draw(root: Path, **options: bool) -> dict[str, Any]:
+    return prepare("scenes", root, train=3, val=2, **options)
 
 
 def test_the_result_is_json_and_its_shares_add_up(tmp_path: Path) -> None:
@@ -31,24 +37,24 @@ def test_the_result_is_json_and_its_shares_add_up(tmp_path: Path) -> None:
     for split in ("train", "val"):
         assert sum(entry["share"][split] for entry in result["classes"]) == pytest.approx(1)
         assert 0 <= result["ignored"][split] < 1
-        assert sum(result["raw_ids"][split].values()) == result["images"][split] * 32 * 32
+        assert sum(result["raw_ids"][split].values()) == result["images"][split] * PIXELS
 
 
 def test_a_second_run_says_so(tmp_path: Path) -> None:
     first, second = draw(tmp_path), draw(tmp_path)
     assert second == {**first, "already_prepared": True}
-    checked = prepare_data.run("scenes", root=tmp_path, check=True)
+    checked = prepare("scenes", tmp_path, check=True)
     assert checked["checked_only"] is True
     assert checked["fingerprint"] == first["fingerprint"]
 
 
 def test_the_table_names_every_class_and_marks_the_absent_ones(tmp_path: Path) -> None:
     result = draw(tmp_path)
-    result["classes"][0]["share"]["train"] = 0.0  # type: ignore[index]
+    result["classes"][0]["share"]["train"] = 0.0
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(prepare_data.render(result))
+    console.print(render(result))
     text = console.export_text()
-    for entry in result["classes"]:  # type: ignore[attr-defined]
+    for entry in result["classes"]:
         assert entry["name"] in text
     assert "scenes: prepared: 3 train, 2 val" in text
     assert str(result["fingerprint"]) in text
@@ -60,18 +66,18 @@ def test_data_without_an_ignored_pixel_has_a_share_of_zero(tmp_path: Path) -> No
     result = draw(tmp_path)
     result["ignored"] = {"train": 0.0, "val": 1e-6}
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(prepare_data.render(result))
+    console.print(render(result))
     assert "ignored      0.00 % of train, <0.01 % of val" in console.export_text()
 
 
 def test_options_of_scenes_mean_nothing_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--train, --seed only means something for scenes"):
-        prepare_data.run("camvid", root=tmp_path, scenes={"train": 3, "seed": 1})
+        PrepareData(dataset="camvid", train=3, seed=1)
 
 
 def test_scenes_take_no_source(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="takes no --source"):
-        prepare_data.run("scenes", root=tmp_path, source=tmp_path)
+        prepare("scenes", tmp_path, source=[tmp_path])
 
 
 def test_a_full_disk_is_the_machines_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,21 +94,21 @@ def test_a_full_disk_is_the_machines_failure(tmp_path: Path, monkeypatch: pytest
 def test_a_data_root_that_is_a_file_is_named(tmp_path: Path) -> None:
     write_camvid(tmp_path / "in", 3)
     (tmp_path / "data").touch()
-    options = {"source": tmp_path / "in", "allow_partial": True}
-    for name, more in (("camvid", options), ("scenes", {"scenes": dict(SMALL)})):
+    options = {"source": [tmp_path / "in"], "allow_partial": True}
+    for name, more in (("camvid", options), ("scenes", {"train": 3, "val": 2})):
         with pytest.raises(EnvironmentFailure, match=r"cannot write below .*data"):
-            prepare_data.run(name, root=tmp_path / "data", **more)
+            prepare(name, tmp_path / "data", **more)
 
 
 def test_the_name_of_a_class_is_no_markup(tmp_path: Path) -> None:
     result = draw(tmp_path)
-    result["classes"][0]["name"] = "[bold]road[/x]"  # type: ignore[index]
+    result["classes"][0]["name"] = "[bold]road[/x]"
     assert "[bold]road[/x]" in shown(result)
 
 
-def shown(result: dict[str, object]) -> str:
+def shown(result: dict[str, Any]) -> str:
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(prepare_data.render(result))
+    console.print(render(result))
     return console.export_text()
 
 
@@ -118,7 +124,7 @@ def write_camvid(root: Path, *ids: int) -> None:
 
 def test_ids_that_count_nowhere_are_named_with_their_share(tmp_path: Path) -> None:
     write_camvid(tmp_path / "in", 3, 11, 11, 255)
-    result = prepare_data.run("camvid", root=tmp_path, source=tmp_path / "in", allow_partial=True)
+    result = prepare("camvid", tmp_path, source=[tmp_path / "in"], allow_partial=True)
     assert result["ignored_ids"] == [11, 255]
     line = "ignored ids  11 (50.00 % of train, 50.00 % of val), 255 (25.00 % of train, 25.00 % of val)"
     assert line in shown(result)
@@ -131,9 +137,9 @@ def test_the_cache_is_announced_and_reported(tmp_path: Path, caplog: pytest.LogC
     assert plain["cache"] is None
     with caplog.at_level("INFO", "hwdkit"):
         result = draw(tmp_path, cache=True)
-    pixels = 5 * 32 * 32
+    pixels = 5 * PIXELS
     assert "the cache of scenes takes" in caplog.text
-    assert result["cache"]["bytes"] == 4 * pixels  # type: ignore[index]
+    assert result["cache"]["bytes"] == 4 * pixels
     assert result["already_prepared"] is True
     assert f"cache        {4 * pixels / 1000:.1f} kB in {tmp_path / 'scenes' / 'cache'}, written" in shown(
         result
@@ -145,5 +151,5 @@ def test_archives_announce_their_size(tmp_path: Path, caplog: pytest.LogCaptureF
     write_camvid(tmp_path / "in", 3)
     shutil.make_archive(str(tmp_path / "pack"), "gztar", tmp_path / "in")
     with caplog.at_level("INFO", "hwdkit"):
-        prepare_data.run("camvid", root=tmp_path, source=[tmp_path / "pack.tar.gz"], allow_partial=True)
+        prepare("camvid", tmp_path, source=[tmp_path / "pack.tar.gz"], allow_partial=True)
     assert "pack.tar.gz: 4 files, " in caplog.text

@@ -268,7 +268,7 @@ def test_a_cache_that_is_deleted_while_in_use_is_not_missed(
         for _ in range(2):
             assert all(map(np.array_equal, dataset.open(1), decoded.open(1)))
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [warning.split(" (")[0] for warning in warnings] == ["the cache of ade20k has gone while in use"]
+    assert [warning.split(" (")[0] for warning in warnings] == ["cache of ade20k deleted while in use"]
 
 
 def test_a_stopped_build_leaves_nothing(folder: Path) -> None:

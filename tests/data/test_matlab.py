@@ -209,7 +209,7 @@ def test_labels_are_ids_of_8_bits_where_they_fit(values: list[list[float]], dtyp
 
 @pytest.mark.parametrize("value", [0.5, float("nan"), float("inf"), -1e300, 2.0**40])
 def test_numbers_that_are_no_ids_are_refused(value: float) -> None:
-    with pytest.raises(DataError, match="no class ids"):
+    with pytest.raises(DataError, match="not class ids"):
         decode_label(mat_file(mat_matrix("S", np.array([[1.0, value]]))), where="a.mat")
 
 

@@ -83,15 +83,15 @@ def test_a_report_is_read_with_and_without_its_matrices(report: PerClassReport, 
 @pytest.mark.parametrize(
     ("confusions", "complaint"),
     [
-        ([], "confusions is no JSON object"),
+        ([], "confusions: Input should be"),
         ({"else": COUNTS}, "of no model in the report"),
         ({"hwd": COUNTS[:2]}, "is not 3 by 3"),
         ({"hwd": [[1, 2], *COUNTS[1:]]}, "is not 3 by 3"),
-        ({"hwd": [5, *COUNTS[1:]]}, "is no list"),
-        ({"hwd": [[1, 2, -1], *COUNTS[1:]]}, "no number of pixels"),
-        ({"hwd": [[1, 2, 0.5], *COUNTS[1:]]}, "no number of pixels"),
-        ({"hwd": [[1, 2, True], *COUNTS[1:]]}, "no number of pixels"),
-        ({"hwd": [[1, 2, 2**63], *COUNTS[1:]]}, "no number of pixels"),
+        ({"hwd": [5, *COUNTS[1:]]}, "confusions.hwd.0: Input should be"),
+        ({"hwd": [[1, 2, -1], *COUNTS[1:]]}, "0.2: Input should be greater than or equal to 0"),
+        ({"hwd": [[1, 2, 0.5], *COUNTS[1:]]}, "0.2: Input should be a valid integer"),
+        ({"hwd": [[1, 2, True], *COUNTS[1:]]}, "0.2: Input should be a valid integer"),
+        ({"hwd": [[1, 2, 2**63], *COUNTS[1:]]}, "0.2: Input should be less than"),
     ],
 )
 def test_a_matrix_that_is_none_is_refused(

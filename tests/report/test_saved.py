@@ -83,24 +83,32 @@ def put(*keys: str | int, value: Any) -> Callable[[Any], None]:
     ("change", "complaint"),
     [
         (put("schema_version", value=2), "schema_version 2"),
-        (put("surprise", value=1), "has no surprise"),
-        (put("rows", value=5), "rows is no list"),
-        (put("rows", 0, value="road"), "no JSON object"),
-        (put("rows", 0, "td", value="1e-9"), "td of a ClassRow is a str"),
-        (put("rows", 0, "td", value=True), "is a bool"),
-        (put("rows", 0, "share", value=10**400), "too large"),
-        (put("rows", 0, "iou", "hwd", value="x"), "iou of hwd is a str"),
-        (put("rows", 0, "colour", value=[0, 1, 256]), "from 0 to 255"),
+        (put("surprise", value=1), "surprise: Unexpected"),
+        (put("rows", value=5), "rows: Input should be a valid"),
+        (put("rows", 0, value="road"), "rows.0: Input should be"),
+        (put("rows", 0, "td", value="1e-9"), "rows.0.td: Input should be a valid number"),
+        (put("rows", 0, "td", value=1e300), "rows.0.td: .*too large"),
+        (put("rows", 0, "td", value=math.nan), "rows.0.td: .*too large"),
+        (put("rows", 0, "td", value=True), "rows.0.td: Input should be a valid number"),
+        (put("rows", 0, "share", value=10**400), "rows.0.share: "),
+        (put("rows", 0, "iou", "hwd", value="x"), "rows.0.iou.hwd: Input should be a valid number"),
+        (
+            put("rows", 0, "colour", value=[0, 1, 256]),
+            "rows.0.colour.2: Input should be less than or equal to 255",
+        ),
         (put("rows", 1, "name", value="road"), "a class occurs twice"),
-        (put("rows", 0, "divergences", "cwd", value=[]), "no JSON object"),
-        (put("rows", 0, "divergences", "cwd", "images", value=1.5), "images of a ClassDivergence is a float"),
-        (put("models", 0, "role", value="boss"), "role of a ModelSummary is one of"),
-        (put("models", 0, "role", value=[]), "role of a ModelSummary is one of"),
+        (put("rows", 0, "divergences", "cwd", value=[]), "rows.0.divergences.cwd: Input should be"),
+        (
+            put("rows", 0, "divergences", "cwd", "images", value=1.5),
+            "cwd.images: Input should be a valid integer",
+        ),
+        (put("models", 0, "role", value="boss"), "models.0.role: Input should be 'teacher', "),
+        (put("models", 0, "role", value=[]), "models.0.role: Input should be 'teacher', "),
         (put("models", 1, "name", value="hwd"), "a model occurs twice"),
-        (put("pair", value=["hwd"]), "pair is not two names"),
-        (put("notes", value=[1]), "notes is no list of texts"),
-        (put("divergence", value="l1"), "divergence of a PerClassReport is one of mse, kl"),
-        (put("examples", value=[{}]), "has no examples"),
+        (put("pair", value=["hwd"]), "pair.1: "),
+        (put("notes", value=[1]), "notes.0: Input should be a valid string"),
+        (put("divergence", value="l1"), "divergence: Input should be 'mse' or 'kl'"),
+        (put("examples", value=[{}]), "examples: a report has none"),
     ],
 )
 def test_a_document_that_is_no_report_is_refused(
@@ -121,7 +129,7 @@ def test_a_document_that_is_no_report_is_refused(
 def test_a_file_that_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "per-class.json"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="no per-class report"):
+    with pytest.raises(DataError, match="not a per-class report"):
         load_report(path)
 
 

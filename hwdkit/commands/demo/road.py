@@ -13,14 +13,16 @@ from rich.console import Group
 from rich.text import Text
 
 from hwdkit.checkpoints.files import replacing
-from hwdkit.commands import prepare_data
 from hwdkit.commands.per_class_report import PerClassReport
 from hwdkit.commands.per_class_report import report as per_class
 from hwdkit.commands.train.run import train
 from hwdkit.errors import RecipeError
 from hwdkit.measure import types
+from hwdkit.prepare.prepare import prepare
+from hwdkit.prepare.scenes import SceneOptions
 from hwdkit.recipe import load
 from hwdkit.report.summary import summary_table
+from hwdkit.terminal.progress import progress_bars
 
 log = logging.getLogger("hwdkit")
 
@@ -67,7 +69,9 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
     began = time.perf_counter()
     data = out / "data"
     log.info("[1/4] drawing street scenes")
-    prepare_data.run("scenes", root=data, scenes={"train": budget.train_images, "val": budget.val_images})
+    with progress_bars() as progress:
+        drawn = SceneOptions(train=budget.train_images, val=budget.val_images)
+        prepare("scenes", root=data, scenes=drawn, progress=progress)
     log.info("[2/4] training the teacher")
     recipe = load(TEACHER, overrides=_overrides(seed, budget.teacher_iterations))
     teacher = train(recipe, data_root=data, out=out / "runs" / "teacher", cpu=cpu)

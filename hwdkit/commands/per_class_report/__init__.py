@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 import typer
 
 from hwdkit.errors import UsageError
-from hwdkit.measure.types import DivergenceKind, Order
 from hwdkit.terminal import paths, values
 from hwdkit.terminal.command import Result, command, typed
 from hwdkit.terminal.options import Absent, Limit, Networks, Workers
+from hwdkit.types import DivergenceKind, Order
 
 SHOWING = {"saved", "sort", "classes", "formats", "out"}
 """The options that do not say how to measure."""

@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 
 from hwdkit.checkpoints.files import file_digest
-from hwdkit.commands import prepare_data
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import FILE_NAME, DatasetIndex, load_index
 from hwdkit.data.stream import eval_pairs, require_divisible
@@ -27,9 +26,11 @@ from hwdkit.engine.objectives import Teach
 from hwdkit.engine.run import Metrics, Run, Trained, finished
 from hwdkit.engine.rundir import RunDir, default_path
 from hwdkit.models.network import Network
+from hwdkit.prepare.prepare import prepare
 from hwdkit.recipe.load import digest, dump
 from hwdkit.recipe.schema import Recipe
 from hwdkit.terminal.memory import explained_memory
+from hwdkit.terminal.progress import progress_bars
 from hwdkit.terminal.signals import StopRequest
 
 log = logging.getLogger("hwdkit")
@@ -120,12 +121,13 @@ def train(
 def prepared_index(dataset: str, data_root: Path) -> DatasetIndex:
     """The dataset's index; one that lies below the data root unprepared is checked and indexed first."""
 
-    def prepare() -> None:
+    def index_it() -> None:
         missing = not (data_root / dataset / FILE_NAME).is_file()
         if missing and dataset in DATASETS and dataset != SCENES.name:
-            prepare_data.run(dataset, root=data_root)  # or says where to get it
+            with progress_bars() as progress:
+                prepare(dataset, root=data_root, progress=progress)  # or says where to get it
 
-    on_main_rank(prepare)
+    on_main_rank(index_it)
     return load_index(data_root / dataset)
 
 

@@ -74,7 +74,7 @@ def read_class_table(path: Path) -> ClassTable:
     if isinstance(content, list):
         content = {"classes": content}
     if not isinstance(content, dict):
-        raise DataError("is no list of classes", where=str(path), hint=EXAMPLE)
+        raise DataError("is not a list of classes", where=str(path), hint=EXAMPLE)
     _refuse_typos(content, KEYS, path)
     return _table(content, path)
 
@@ -92,9 +92,9 @@ def _table(content: Mapping[str, Any], path: Path) -> ClassTable:
     for what, values in columns.items():
         twice = next((value for value in values if values.count(value) > 1), None)
         if twice is not None:
-            raise DataError(f"{what} {twice} is there twice", where=str(path))
+            raise DataError(f"{what} {twice} occurs twice", where=str(path))
     if not 2 <= len(names) <= MOST_CLASSES:
-        raise DataError(f"has {len(names)} classes; 2 to {MOST_CLASSES} can be told apart", where=str(path))
+        raise DataError(f"has {len(names)} classes; 2 to {MOST_CLASSES} are supported", where=str(path))
     label_map = {raw: c for c, raw in enumerate(ids)} | dict.fromkeys(ignored_ids, IGNORE)
     label_map.setdefault(IGNORE, IGNORE)
     if colours is None:
@@ -133,7 +133,7 @@ def _classes(content: Mapping[str, Any], path: Path) -> tuple[list[str], list[Co
     names = [_name(entry, path) for entry in listed]
     for what, values in (("colours", colours), ("ids", ids)):
         if values is not None and (not isinstance(values, list) or len(values) != len(names)):
-            raise DataError(f"`{what}` is no list of {len(names)}, one for each class", where=str(path))
+            raise DataError(f"`{what}` is not a list of {len(names)}, one for each class", where=str(path))
     return (
         names,
         None if colours is None else [_colour(value, path) for value in colours],
@@ -166,13 +166,13 @@ def _column(values: list[Any], what: str, path: Path) -> list[Any] | None:
 def _name(value: Any, path: Path) -> str:
     # YAML reads `no` and `1` as other things than text; as the name of a class they are meant as written.
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-        raise DataError(f"{value!r} is no name of a class; put it in quotes", where=str(path), hint=EXAMPLE)
+        raise DataError(f"{value!r} is not a class name; put it in quotes", where=str(path), hint=EXAMPLE)
     return str(value).strip()
 
 
 def _id(value: Any, path: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_ID:
-        raise DataError(f"{value!r} is no id; 0 to {LARGEST_ID} can be", where=str(path), hint=EXAMPLE)
+        raise DataError(f"{value!r} is not an id from 0 to {LARGEST_ID}", where=str(path), hint=EXAMPLE)
     return value
 
 
@@ -182,7 +182,7 @@ def _colour(value: Any, path: Path) -> Colour:
     numbers = value if isinstance(value, list) else []
     if len(numbers) != 3 or not all(type(number) is int and 0 <= number <= 255 for number in numbers):
         raise DataError(
-            f'{value!r} is no colour: [red, green, blue] from 0 to 255, or "#rrggbb"',
+            f'{value!r} is not a colour: [red, green, blue] from 0 to 255, or "#rrggbb"',
             where=str(path),
             hint=EXAMPLE,
         )

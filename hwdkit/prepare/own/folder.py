@@ -20,7 +20,7 @@ from hwdkit.data.index import DatasetIndex
 from hwdkit.datasets.layout import Layout, SplitFiles, unpaired
 from hwdkit.errors import DataError, UsageError
 from hwdkit.prepare.own.class_table import ClassTable, read_class_table
-from hwdkit.prepare.own.pairs import EXAMPLE, Found, below_source, check_template, find_pairs
+from hwdkit.prepare.own.pairs import EXAMPLE, Files, below_source, check_template, find_pairs
 from hwdkit.prepare.own.splits import SplitRule, divide
 
 Encoding = Literal["ids", "colours"]
@@ -81,35 +81,36 @@ class OwnData:
 
 
 def describe(
-    name: str, root: Path, asked: FolderOptions, *, before: DatasetIndex | None, leave_out: bool
+    name: str, root: Path, options: FolderOptions, *, earlier: DatasetIndex | None, leave_out: bool
 ) -> OwnData:
     """Bring together what is asked for and what an earlier index remembers.
 
     Args:
         name: of the dataset.
         root: folder that pattern and template are relative to.
-        asked: what the command line says.
-        before: the index of an earlier run, if any.
+        options: what the command line says.
+        earlier: the index of an earlier run, if any.
         leave_out: images without label, and labels without image, are left out and not a fault.
 
     Raises:
         UsageError: something is missing that nobody remembers.
         DataError: the pattern finds nothing, the template no label, or classes and masks do not fit.
     """
-    known = before.options if before is not None else {}
-    images = below_source("--images", asked.images or known.get("images"))
-    template = below_source("--labels", asked.labels or known.get("labels"))
+    known = earlier.options if earlier is not None else {}
+    images = below_source("--images", options.images or known.get("images"))
+    template = below_source("--labels", options.labels or known.get("labels"))
     check_template(template)
-    found = find_pairs(root, images, template)
-    encoding = asked.encoding or (known.get("label_encoding") if asked.classes is None else None)
-    painted = (encoding or _encoding_of(root, found)) == "colours"
-    table = _class_table(asked.classes, before, painted=painted)
-    rule = asked.splits.or_else(known.get("splits")).resolved(root)
-    everything = _list_files(found, rule, root, before, leave_out=False)  # complains before hours of checking
+    files = find_pairs(root, images, template)
+    encoding = options.encoding or (known.get("label_encoding") if options.classes is None else None)
+    painted = (encoding or _encoding_of(root, files)) == "colours"
+    table = _class_table(options.classes, earlier, painted=painted)
+    rule = options.splits.or_else(known.get("splits")).resolved(root)
+    # Complains before hours of checking.
+    everything = _list_files(files, rule, root, earlier, leave_out=False)
     without_partner = sum(len(unpaired(files)) for files in everything.values())
 
     def list_files(root: Path) -> dict[str, SplitFiles]:
-        return _list_files(find_pairs(root, images, template), rule, root, before, leave_out=leave_out)
+        return _list_files(find_pairs(root, images, template), rule, root, earlier, leave_out=leave_out)
 
     layout = Layout(
         name=name,
@@ -125,7 +126,7 @@ def describe(
         licence="your own data",
         list_files=list_files,
     )
-    options = {
+    recorded = {
         "kind": "folder",
         "images": images,
         "labels": template,
@@ -133,29 +134,29 @@ def describe(
         "splits": rule.to_dict(),
         "left_out": leave_out and without_partner > 0,
     }
-    return OwnData(layout, options, without_partner)
+    return OwnData(layout, recorded, without_partner)
 
 
 def _list_files(
-    found: Found, rule: SplitRule, root: Path, before: DatasetIndex | None, *, leave_out: bool
+    files: Files, rule: SplitRule, root: Path, earlier: DatasetIndex | None, *, leave_out: bool
 ) -> dict[str, SplitFiles]:
     splits = {}
-    for split, members in divide(found.images, rule, root=root, before=before).items():
-        labels = {path: found.labels[path] for path in members if path in found.labels}
+    for split, members in divide(files.images, rule, root=root, earlier=earlier).items():
+        labels = {path: files.labels[path] for path in members if path in files.labels}
         splits[split] = SplitFiles(
             {path: path for path in members if path in labels or not leave_out}, labels
         )
     if not leave_out:
-        splits["train"].labels.update({label: label for label in found.orphans})  # each is a fault
+        splits["train"].labels.update({label: label for label in files.orphans})  # each is a fault
     return splits
 
 
-def _class_table(path: Path | None, before: DatasetIndex | None, *, painted: bool) -> ClassTable:
+def _class_table(path: Path | None, earlier: DatasetIndex | None, *, painted: bool) -> ClassTable:
     if path is None:
-        if before is None:
+        if earlier is None:
             raise UsageError("folder needs --classes: a file with the names of the classes", hint=EXAMPLE)
-        assert before.label_map is not None
-        table = ClassTable(before.classes, before.palette, before.label_map, before.label_colours)
+        assert earlier.label_map is not None
+        table = ClassTable(earlier.classes, earlier.palette, earlier.label_map, earlier.label_colours)
     else:
         table = read_class_table(path)
     if painted and table.label_colours is None:
@@ -167,9 +168,9 @@ def _class_table(path: Path | None, before: DatasetIndex | None, *, painted: boo
     return table
 
 
-def _encoding_of(root: Path, found: Found) -> Encoding:
+def _encoding_of(root: Path, files: Files) -> Encoding:
     """Look at the header of the first label; what the others are, the check of all of them says."""
-    first = root / found.labels[min(found.labels)]
+    first = root / files.labels[min(files.labels)]
     try:
         with Image.open(first, formats=FORMATS) as image:
             return "colours" if image.mode in PAINTED_MODES else "ids"

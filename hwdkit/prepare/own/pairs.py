@@ -22,8 +22,8 @@ EXAMPLE = (
 
 
 @dataclass(frozen=True)
-class Found:
-    """What lies below a root: images and their labels, and labels that nobody has.
+class Files:
+    """What lies below a root: images and their labels, and labels without an image.
 
     Attributes:
         images: sorted paths relative to the root.
@@ -36,7 +36,7 @@ class Found:
     orphans: list[str]
 
 
-def find_pairs(root: Path, images: str, template: str) -> Found:
+def find_pairs(root: Path, images: str, template: str) -> Files:
     """Look for images and their labels.
 
     Raises:
@@ -44,43 +44,43 @@ def find_pairs(root: Path, images: str, template: str) -> Found:
     """
     paths = _files(root, images)
     start = PurePosixPath(*_fixed_parts(images))
-    wanted = {path: _label_of(path, template, start) for path in paths}
-    masks = set(wanted.values())
-    # Where masks lie among the images, the pattern may find them too; a mask is no image that lacks a mask.
-    wanted = {path: label for path, label in wanted.items() if path not in masks or label == path}
-    if not wanted:
+    label_of = {path: _label_of(path, template, start) for path in paths}
+    masks = set(label_of.values())
+    # Where masks lie among the images, the pattern may find them too; a mask is not an image without a mask.
+    label_of = {path: label for path, label in label_of.items() if path not in masks or label == path}
+    if not label_of:
         there = sorted(path.name + "/" * path.is_dir() for path in root.iterdir() if path.name[0] != ".")
         raise DataError(
             f"no image matches {images!r} below {root}",
             hint=f"There is: {', '.join(there[:12]) or 'nothing'}{' …' if len(there) > 12 else ''}",
         )
     owner: dict[str, str] = {}
-    for path, label in wanted.items():
+    for path, label in label_of.items():
         if label == path:
             raise DataError(f"--labels {template!r} gives the image {path} itself", hint=EXAMPLE)
         if label in owner:
             raise DataError(
                 f"--labels {template!r} gives {owner[label]} and {path} the same label {label}",
-                hint="Tell them apart by {parent}, {folder} or {name}.",
+                hint="Distinguish them by {parent}, {folder} or {name}.",
             )
         owner[label] = path
     everywhere = set(_files(root, _as_pattern(template)))
     labels = {
-        path: label for path, label in wanted.items() if label in everywhere or (root / label).is_file()
+        path: label for path, label in label_of.items() if label in everywhere or (root / label).is_file()
     }
     if not labels:
-        path, label = next(iter(wanted.items()))
+        path, label = next(iter(label_of.items()))
         raise DataError(
             f"no image has a label: {label} does not exist, which --labels {template!r} gives for {path}",
             where=str(root),
             hint="Fields: " + "; ".join(f"{{{field}}} {what}" for field, what in FIELDS.items()),
         )
-    return Found(sorted(wanted), labels, sorted(everywhere - masks - wanted.keys()))
+    return Files(sorted(label_of), labels, sorted(everywhere - masks - label_of.keys()))
 
 
 def _files(root: Path, pattern: str) -> list[str]:
-    found = (PurePosixPath(path).as_posix() for path in glob.glob(pattern, root_dir=root, recursive=True))
-    return sorted({path for path in found if (root / path).is_file()})
+    matches = (PurePosixPath(path).as_posix() for path in glob.glob(pattern, root_dir=root, recursive=True))
+    return sorted({path for path in matches if (root / path).is_file()})
 
 
 def _fixed_parts(pattern: str) -> list[str]:

@@ -67,9 +67,9 @@ class SplitRule:
     def resolved(self, root: Path) -> SplitRule:
         """Return this rule with its lists as absolute paths, so that it means the same from elsewhere."""
 
-        def absolute(said: str | None) -> str | None:
-            is_list = said is not None and not (root / said).is_dir() and Path(said).is_file()
-            return str(Path(said).resolve()) if said is not None and is_list else said
+        def absolute(source: str | None) -> str | None:
+            is_list = source is not None and not (root / source).is_dir() and Path(source).is_file()
+            return str(Path(source).resolve()) if source is not None and is_list else source
 
         return replace(self, train=absolute(self.train), val=absolute(self.val))
 
@@ -83,7 +83,7 @@ class SplitRule:
 
 
 def divide(
-    images: Sequence[str], rule: SplitRule, *, root: Path, before: DatasetIndex | None = None
+    images: Sequence[str], rule: SplitRule, *, root: Path, earlier: DatasetIndex | None = None
 ) -> dict[str, list[str]]:
     """Divide sorted paths into train and val; the same images and rule always give the same answer.
 
@@ -94,7 +94,7 @@ def divide(
         DataError: a name without image, an image in both splits, or a split without images.
     """
     if rule.named():
-        chosen = _by_name(images, rule, root, before)
+        chosen = _by_name(images, rule, root, earlier)
     else:
         assert rule.val_fraction is not None
         kept = max(1, round(rule.val_fraction * len(images)))
@@ -107,12 +107,12 @@ def divide(
 
 
 def _by_name(
-    images: Sequence[str], rule: SplitRule, root: Path, before: DatasetIndex | None
+    images: Sequence[str], rule: SplitRule, root: Path, earlier: DatasetIndex | None
 ) -> dict[str, list[str]]:
     chosen: dict[str, set[str]] = {}
-    for split, said in (("train", rule.train), ("val", rule.val)):
-        if said is not None:
-            chosen[split] = _members(said, split, images, root, before)
+    for split, source in (("train", rule.train), ("val", rule.val)):
+        if source is not None:
+            chosen[split] = _members(source, split, images, root, earlier)
     for split, other in (("train", "val"), ("val", "train")):
         if split not in chosen:
             chosen[split] = set(images) - chosen[other]
@@ -125,36 +125,36 @@ def _by_name(
 
 
 def _members(
-    said: str, split: str, images: Sequence[str], root: Path, before: DatasetIndex | None
+    source: str, split: str, images: Sequence[str], root: Path, earlier: DatasetIndex | None
 ) -> set[str]:
-    if (root / said).is_dir():
-        folder = PurePosixPath(said)
+    if (root / source).is_dir():
+        folder = PurePosixPath(source)
         return {path for path in images if folder in PurePosixPath(path).parents}
-    file = next((path for path in (Path(said), root / said) if path.is_file()), None)
+    file = next((path for path in (Path(source), root / source) if path.is_file()), None)
     if file is not None:
         return _named(names_in(file), images, file)
-    if before is not None and before.options.get("splits", {}).get(split) == said:
-        return {pair.image for pair in before.splits[split]}
-    raise DataError(f"--{split}-split {said}: there is no such list, and no such folder below {root}")
+    if earlier is not None and earlier.options.get("splits", {}).get(split) == source:
+        return {pair.image for pair in earlier.splits[split]}
+    raise DataError(f"--{split}-split {source}: there is no such list, and no such folder below {root}")
 
 
 def _named(lines: Sequence[str], images: Sequence[str], file: Path) -> set[str]:
     """Find the images that a list names: by path below the root, or by file name with or without suffix."""
-    places: dict[str, set[str]] = {}
+    paths_of: dict[str, set[str]] = {}
     for image in images:
         path = PurePosixPath(image)
         for name in {image, str(path.with_suffix("")), path.name, path.stem}:
-            places.setdefault(name, set()).add(image)
+            paths_of.setdefault(name, set()).add(image)
     chosen: set[str] = set()
     unknown: list[str] = []
     for line in lines:
         name = line.removeprefix("./").lstrip("/")
-        found = {name} if name in places.get(name, ()) else places.get(name, set())
-        if len(found) > 1:
-            raise DataError(f"{line!r} may be {' or '.join(sorted(found)[:2])}", where=str(file))
-        if not found:
+        matches = {name} if name in paths_of.get(name, ()) else paths_of.get(name, set())
+        if len(matches) > 1:
+            raise DataError(f"{line!r} may be {' or '.join(sorted(matches)[:2])}", where=str(file))
+        if not matches:
             unknown.append(line)
-        chosen |= found
+        chosen |= matches
     if unknown:
         listed = ", ".join(repr(line) for line in unknown[:3]) + (" …" if len(unknown) > 3 else "")
         raise DataError(f"{len(unknown)} of {len(lines)} lines name no image: {listed}", where=str(file))

@@ -1,12 +1,10 @@
-"""The answers of `hwdkit doctor`: what one is, how a check is asked, and how numbers are spelt in it."""
+"""What one check of `hwdkit doctor` says, and how a check is run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-GIB = 2**30
 
 REINSTALL = "pip install --upgrade --force-reinstall torch torchvision   (both from the same index)"
 
@@ -17,7 +15,7 @@ class Finding:
 
     Attributes:
         name: what was looked at.
-        value: what was found, in one line.
+        value: what was seen, in one line.
         level: a problem stops or spoils a run; a note is worth knowing.
         fix: what to type; empty where there is nothing to mend.
         facts: the same as values, for --json.
@@ -30,24 +28,19 @@ class Finding:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def asked(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def findings_of(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
     """What a check says; if it breaks, that too."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     try:
-        found.extend(check())  # keeps what came before the failure
+        findings.extend(check())  # keeps what came before the failure
     except Exception as error:
         value = f"could not be checked: {type(error).__name__}: {first_line(error)}"
         fix = "hwdkit doctor --json   (and report it)"
         if isinstance(error, ImportError):
             missing = isinstance(error, ModuleNotFoundError)
             fix = f"pip install {error.name}" if missing else REINSTALL
-        found.append(Finding(name, value, "problem", fix))
-    return found
-
-
-def in_gib(count: int) -> str:
-    """Spell a number of bytes."""
-    return f"{count / GIB:.0f} GiB" if count >= 10 * GIB else f"{count / GIB:.2g} GiB"
+        findings.append(Finding(name, value, "problem", fix))
+    return findings
 
 
 def first_line(error: object) -> str:

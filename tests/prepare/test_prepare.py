@@ -8,18 +8,15 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_trees import ids, write_pair
+from tiny_trees import ids, kill_while_unpacking, write_pair
 
 from hwdkit.data.index import DatasetIndex, load_index, save_index
 from hwdkit.data.parallel import FEW, on_all_cores
 from hwdkit.errors import DataError
-from hwdkit.prepare import archives
-from hwdkit.prepare.archive_members import Member
 from hwdkit.prepare.prepare import prepare
 from hwdkit.prepare.scenes import SceneOptions
 
@@ -396,21 +393,9 @@ def test_a_link_to_a_folder_is_not_unpacked_through(tmp_path: Path, cityscapes: 
         prepare("cityscapes", root=tmp_path / "twins", source=twins, allow_partial=True)
 
 
-def test_an_unpacking_that_was_stopped_is_not_taken_for_the_dataset(
-    tmp_path: Path, ade20k: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unpacking_that_was_killed_is_not_taken_for_the_dataset(tmp_path: Path, ade20k: Path) -> None:
     archive = zipped(ade20k, tmp_path / "ade.zip")
-    write = archives._write
-
-    def stop_at_the_last(content: IO[bytes], member: Member, *places: Path) -> None:
-        if member.name.endswith("ADE_val_00000002.png"):
-            raise KeyboardInterrupt
-        write(content, member, *places)
-
-    monkeypatch.setattr(archives, "_write", stop_at_the_last)
-    with pytest.raises(KeyboardInterrupt):
-        prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True)
-    monkeypatch.undo()
+    kill_while_unpacking(archive, tmp_path / "data/ade20k/files")
     with pytest.raises(DataError, match=r"ade\.zip was not unpacked to the end"):
         prepare("ade20k", root=tmp_path / "data", allow_partial=True)
     index = prepare("ade20k", root=tmp_path / "data", source=archive, allow_partial=True)
@@ -477,7 +462,7 @@ def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
 
 def test_a_web_page_saved_as_an_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "gtFine_trainvaltest.zip").write_text("<!DOCTYPE html><html>Log in</html>")
-    with pytest.raises(DataError, match="is no archive, but a web page"):
+    with pytest.raises(DataError, match="is a web page, not an archive"):
         prepare("cityscapes", root=tmp_path / "data", source=tmp_path / "gtFine_trainvaltest.zip")
 
 

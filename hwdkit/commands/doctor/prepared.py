@@ -1,4 +1,4 @@
-"""What `hwdkit doctor` asks hwdkit's own files: prepared datasets with their caches, and recipes."""
+"""Prepared datasets with their caches, and recipes, as `hwdkit doctor` checks them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hwdkit.commands.doctor.findings import Finding, asked, counted, first_line
+from hwdkit.commands.doctor.finding import Finding, counted, findings_of, first_line
 from hwdkit.errors import HwdkitError
 
 SAMPLE = 64
@@ -29,7 +29,7 @@ def datasets(data_root: Path) -> Iterator[Finding]:
         fix = f"hwdkit prepare-data scenes --data-root {shlex.quote(str(data_root))}"
         yield Finding("prepared", f"nothing in {data_root}", "note", fix)
     for name in names:
-        yield from asked(name, partial(_dataset, data_root / name))
+        yield from findings_of(name, partial(_dataset, data_root / name))
 
 
 def _dataset(folder: Path) -> Iterator[Finding]:

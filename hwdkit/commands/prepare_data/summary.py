@@ -1,111 +1,104 @@
-"""`hwdkit prepare-data`: check a dataset, index it, and say what is in it."""
+"""What `hwdkit prepare-data` says of a dataset once it is prepared: classes, shares, ids, cache."""
 
 from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 from rich.text import Text
 
+from hwdkit.commands.prepare_data import FOLDER, PrepareData
 from hwdkit.data.cache import cache_for
 from hwdkit.data.index import FILE_NAME, DatasetIndex, SplitStatistics
 from hwdkit.data.parallel import Progress
-from hwdkit.errors import EnvironmentFailure, UsageError
+from hwdkit.datasets.table import DATASETS
+from hwdkit.errors import EnvironmentFailure
 from hwdkit.prepare.archives import in_words
-from hwdkit.prepare.own.folder import FolderOptions
+from hwdkit.prepare.own.folder import FolderOptions, require_name
+from hwdkit.prepare.own.splits import SplitRule
 from hwdkit.prepare.prepare import prepare
 from hwdkit.prepare.scenes import SceneOptions
 from hwdkit.report.palette import hex_colour
 from hwdkit.report.table import Cell, Column, Table
-from hwdkit.terminal.console import logger, shows_progress, stderr
+from hwdkit.terminal.progress import progress_bars
 from hwdkit.types import IGNORE
 
 IDS_SHOWN = 6
 CANNOT_WRITE = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EEXIST,
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 }
 
 
-def run(
-    name: str,
-    *,
-    root: Path,
-    source: Path | Sequence[Path] | None = None,
-    own: FolderOptions | None = None,
-    check: bool = False,
-    allow_partial: bool = False,
-    overwrite: bool = False,
-    cache: bool = False,
-    scenes: dict[str, Any] | None = None,
-    workers: int | None = None,
-) -> dict[str, Any]:
+def run(options: PrepareData) -> dict[str, Any]:
     """Prepare one dataset.
-
-    Args:
-        name: key in `DATASETS`, or with `own` what the user's data is called.
-        root: data root; the index goes to `root/name/dataset.json`.
-        source: what was downloaded: archives, or a folder; None = `root/name`, or wherever it was before.
-        own: the user's own data.
-        check: verify only.
-        allow_partial: accept a subset.
-        overwrite: do it again even if nothing changed.
-        cache: also decode everything, for training to read.
-        scenes: fields of `SceneOptions`; for `scenes` only.
-        workers: processes; None = one a core.
 
     Returns:
         What `describe` says of the dataset, `already_prepared`, and `cache`.
 
     Raises:
-        UsageError: options of scenes for something else.
         DataError: whatever is wrong with the data.
         EnvironmentFailure: no room or no permission to write.
     """
-    if scenes and name != "scenes":
-        raise UsageError(
-            f"{', '.join(f'--{key}' for key in scenes)} only means something for scenes, not for {name}"
+    folder = _folder_options(options) if options.dataset == FOLDER else None
+    name = options.dataset if folder is None else require_name(options.name, DATASETS)
+    sizes = {"train": options.train, "val": options.val, "seed": options.seed}
+    drawn: dict[str, Any] = {key: value for key, value in sizes.items() if value is not None}
+    home = options.data_root / name
+    identity = _identity(home / FILE_NAME)
+    with _writing_below(options.data_root), progress_bars() as progress:
+        index = prepare(
+            name,
+            root=options.data_root,
+            source=options.source,
+            own=folder,
+            check=options.check,
+            allow_partial=options.allow_partial,
+            overwrite=options.overwrite,
+            scenes=SceneOptions(**drawn),
+            workers=options.workers,
+            progress=progress,
         )
-    written_before = _identity(root / name / FILE_NAME)
+        caches = options.cache and not options.check
+        cached = _cache(index, home, options.workers, progress) if caches else None
+    unchanged = identity is not None and identity == _identity(home / FILE_NAME)
+    return {
+        **describe(index),
+        "data_root": str(options.data_root),
+        "checked_only": options.check,
+        "already_prepared": unchanged and not options.check,
+        "cache": cached,
+    }
+
+
+@contextmanager
+def _writing_below(root: Path) -> Iterator[None]:
     try:
-        with _progress() as progress:
-            index = prepare(
-                name,
-                root=root,
-                source=source,
-                own=own,
-                check=check,
-                allow_partial=allow_partial,
-                overwrite=overwrite,
-                scenes=SceneOptions(**(scenes or {})),
-                workers=workers,
-                progress=progress,
-            )
-            cached = _cache(index, root / name, workers, progress) if cache and not check else None
+        yield
     except OSError as error:
         if error.errno in CANNOT_WRITE:
             raise EnvironmentFailure(f"cannot write below {root}: {error.strerror}") from error
         raise
-    same = written_before is not None and written_before == _identity(root / name / FILE_NAME)
-    return {
-        **describe(index),
-        "data_root": str(root),
-        "checked_only": check,
-        "already_prepared": same and not check,
-        "cache": cached,
-    }
+
+
+def _folder_options(options: PrepareData) -> FolderOptions:
+    rule = SplitRule(
+        train=options.train_split,
+        val=options.val_split,
+        val_fraction=options.val_fraction,
+        seed=options.seed,
+    )
+    return FolderOptions(
+        images=options.images,
+        labels=options.labels,
+        classes=options.classes,
+        encoding=options.label_encoding,
+        splits=rule,
+    )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -218,29 +211,3 @@ def _ignored_share(of: SplitStatistics) -> float:
 def _percent(share: float, *, none: str = "-") -> str:
     # A class that never occurs must not look like one that is rare.
     return none if share == 0 else f"{100 * share:.2f}" if share >= 5e-5 else "<0.01"
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar at a terminal; elsewhere a log line for every tenth of a long job."""
-    if not shows_progress():
-        told: dict[str, int] = {}
-
-        def tell(doing: str, done: int, total: int) -> None:
-            tenth = 10 * done // total
-            if total >= 200 and tenth > told.get(doing, 0):
-                told[doing] = tenth
-                logger.info("%s: %d of %d", doing, done, total)
-
-        yield tell
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=stderr, transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def draw(doing: str, done: int, total: int) -> None:
-            if doing not in tasks:
-                tasks[doing] = bars.add_task(doing, total=total)
-            bars.update(tasks[doing], completed=done)
-
-        yield draw

@@ -1,8 +1,6 @@
-"""`hwdkit doctor`: whether this machine, its datasets and its recipes are fit for a run, and what to type.
+"""What `hwdkit doctor` checks, in the order of its text, and how the findings are shown.
 
-Collects the answers and shows them. The machine is asked in `checkup.py` and `limits.py`, optional packages
-in `extras.py`, datasets and recipes in `holdings.py`, variables in `surroundings.py`.
-Nothing of these raises, writes (a temporary file aside) or uses the network: a check that fails is a finding.
+No check raises, writes (a temporary file aside) or uses the network: one that fails is a finding.
 """
 
 from __future__ import annotations
@@ -16,8 +14,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hwdkit.commands.doctor import checkup, extras, holdings, limits, surroundings
-from hwdkit.commands.doctor.findings import Finding, asked, counted
+from hwdkit.commands.doctor import Doctor, environment, machine, packages, prepared
+from hwdkit.commands.doctor.finding import Finding, counted, findings_of
 from hwdkit.errors import EnvironmentFailure
 from hwdkit.report.render import printable
 
@@ -25,11 +23,8 @@ LEVELS = ("ok", "note", "problem")
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
-def run(data_root: Path) -> dict[str, Any]:
-    """Ask everything.
-
-    Args:
-        data_root: folder of the prepared datasets; it need not exist.
+def run(options: Doctor) -> dict[str, Any]:
+    """Check everything.
 
     Returns:
         counts: findings by level. findings: section, name, level, value, fix (what to type, or "") and
@@ -37,12 +32,12 @@ def run(data_root: Path) -> dict[str, Any]:
     """
     findings = [
         {"section": section, **vars(finding)}
-        for section, checks in _checks(data_root).items()
+        for section, checks in _checks(options.data_root).items()
         for name, check in checks.items()
-        for finding in asked(name, check)
+        for finding in findings_of(name, check)
     ]
     counts = {level: sum(finding["level"] == level for finding in findings) for level in LEVELS}
-    return {"counts": counts, "data_root": str(data_root), "findings": findings}
+    return {"counts": counts, "data_root": str(options.data_root), "findings": findings}
 
 
 def verdict(result: dict[str, Any]) -> EnvironmentFailure | None:
@@ -61,27 +56,25 @@ def _checks(data_root: Path) -> dict[str, dict[str, Callable[[], Iterable[Findin
         return {"limits": {"disk, here": lambda: [Finding("disk, here", value, "problem", "cd")]}}
     return {
         "versions": {
-            "packages": checkup.versions,
-            "imports": checkup.imports,
-            "torchvision fits": checkup.torchvision_fits,
-            "thop is": checkup.thop_is_the_papers,
+            "packages": packages.versions,
+            "imports": packages.imports,
+            "thop is": packages.thop_is_the_papers,
         },
-        "extras": {"extras": extras.extras},
-        "devices": {"cuda": checkup.devices},
-        "back ends": {"back ends": checkup.back_ends, "threads": limits.threads},
+        "extras": {"extras": packages.extras},
+        "devices": {"cuda": machine.devices},
         "limits": {
-            "shared memory": limits.shared_memory,
-            "open files": limits.open_files,
-            "temporary folder": limits.temporary_folder,
-            "disk, data root": lambda: [limits.disk("disk, data root", data_root)],
-            "disk, here": lambda: [limits.disk("disk, here", Path.cwd())],
+            "threads": machine.threads,
+            "shared memory": machine.shared_memory,
+            "open files": machine.open_files,
+            "disk, data root": lambda: [machine.disk("disk, data root", data_root)],
+            "disk, here": lambda: [machine.disk("disk, here", Path.cwd())],
         },
-        "datasets": {"datasets": partial(holdings.datasets, data_root)},
-        "recipes": {"recipes": holdings.recipes},
+        "datasets": {"datasets": partial(prepared.datasets, data_root)},
+        "recipes": {"recipes": prepared.recipes},
         "environment": {
-            "variables": surroundings.variables,
-            "ranks": surroundings.ranks,
-            "pretrained weights": surroundings.pretrained_weights,
+            "variables": environment.variables,
+            "ranks": environment.ranks,
+            "pretrained weights": environment.pretrained_weights,
         },
     }
 

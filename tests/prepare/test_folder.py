@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_runs import hwdkit
-from tiny_trees import ids, write_pair
+from tiny_trees import ids, kill_while_unpacking, write_pair
 
 from hwdkit.data.colours import PaintedLabels, label_reader
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, load_index
 from hwdkit.datasets.table import DATASETS
 from hwdkit.errors import DataError, UsageError
-from hwdkit.prepare import archives
-from hwdkit.prepare.archive_members import Member
 from hwdkit.prepare.own.class_table import read_class_table
 from hwdkit.prepare.own.folder import FolderOptions, require_name
 from hwdkit.prepare.own.splits import SplitRule, divide
@@ -459,24 +456,24 @@ def test_ids_colours_and_what_is_ignored_come_from_the_file(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[road, road]", "name road is there twice"),
-        ("classes: [{name: a, id: 1}, {name: b, id: 1}]", "id 1 is there twice"),
+        ("[road, road]", "name road occurs twice"),
+        ("classes: [{name: a, id: 1}, {name: b, id: 1}]", "id 1 occurs twice"),
         ("classes: [{name: a, id: 1}, {name: b}]", "class 2 has no id"),
         (
             "classes: [{name: a, colour: [1,2,3]}, {name: b, color: [1,2,3]}]",
-            "colour (1, 2, 3) is there twice",
+            "colour (1, 2, 3) occurs twice",
         ),
-        ("classes: [{name: a, colour: [1,2]}, {name: b, colour: [1,2,3]}]", "[1, 2] is no colour"),
+        ("classes: [{name: a, colour: [1,2]}, {name: b, colour: [1,2,3]}]", "[1, 2] is not a colour"),
         ("classes: [{name: a, colur: [1,2,3]}, {name: b}]", "Did you mean 'colour'?"),
         ("class: [a, b]", "Did you mean 'classes'?"),
-        ("classes: [no, yes]", "False is no name of a class; put it in quotes"),
+        ("classes: [no, yes]", "False is not a class name; put it in quotes"),
         ("{classes: [a, b], names: [a, b]}", "both `names` and `classes`"),
-        ("{names: [a, b], ids: [1]}", "`ids` is no list of 2"),
-        ("{names: [a, b], ignore: [1]}", "id 1 is there twice"),
+        ("{names: [a, b], ids: [1]}", "`ids` is not a list of 2"),
+        ("{names: [a, b], ignore: [1]}", "id 1 occurs twice"),
         ("{names: [a, b], ignore: [[1, 2, 3]]}", "ignores a colour, but its classes have none"),
-        ("{names: [a, b], ids: [1, -2]}", "-2 is no id"),
+        ("{names: [a, b], ids: [1, -2]}", "-2 is not an id"),
         ("[a]", "has 1 classes"),
-        ("just text", "is no list of classes"),
+        ("just text", "is not a list of classes"),
         ("{}", "has no list `classes`"),
         ("[a, ", "neither YAML nor JSON"),
         ("names: [2024-13-45, b]", "neither YAML nor JSON"),
@@ -576,33 +573,19 @@ def test_own_data_may_come_in_an_archive(photos: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_own_data_that_was_not_unpacked_to_the_end_is_no_dataset(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, indexed: bool
-) -> None:
+def test_own_data_that_was_not_unpacked_to_the_end_is_no_dataset(photos: Path, indexed: bool) -> None:
     archive, root = photos.parent / "mine.zip", photos.parent / "data"
     with zipfile.ZipFile(archive, "w") as opened:
         for path in sorted(photos.rglob("*")):
             opened.write(path, path.relative_to(photos))
-    asked = FolderOptions(**USUAL, classes=photos / "classes.yaml")
+    options = FolderOptions(**USUAL, classes=photos / "classes.yaml")
     if indexed:
-        prepare("mine", root=root, source=archive, own=asked)
-        os.utime(archive, (1, 1))
-        (root / "mine/files/photos/night/late/09.jpg").unlink()
-    write = archives._write
-
-    def stop_at_the_last(content: IO[bytes], member: Member, *places: Path) -> None:
-        if member.name.endswith("09.jpg"):
-            raise KeyboardInterrupt
-        write(content, member, *places)
-
-    monkeypatch.setattr(archives, "_write", stop_at_the_last)
-    with pytest.raises(KeyboardInterrupt):
-        prepare("mine", root=root, source=archive, own=asked)
-    monkeypatch.undo()
+        prepare("mine", root=root, source=archive, own=options)
+    kill_while_unpacking(archive, root / "mine/files")
     for more in ({}, {"source": root / "mine/files"}, {"check": True}):
         with pytest.raises(DataError, match=r"mine\.zip was not unpacked to the end"):
-            prepare("mine", root=root, own=asked, allow_partial=True, **more)
-    index = prepare("mine", root=root, source=archive, own=asked)
+            prepare("mine", root=root, own=options, allow_partial=True, **more)
+    index = prepare("mine", root=root, source=archive, own=options)
     assert prepare("mine", root=root, own=FolderOptions()) == index
 
 
@@ -612,7 +595,7 @@ def test_own_data_that_was_not_unpacked_to_the_end_is_no_dataset(
         ("camvid --name mine --classes c.txt", "--name, --classes only means something for folder"),
         ("folder --images *.jpg", "folder needs --name"),
         ("folder --name cityscapes --images *.jpg", "a name of hwdkit's own"),
-        ("folder --name mine --label-encoding rgb", "'rgb' is not one of ids, colours"),
+        ("folder --name mine --label-encoding rgb", "'rgb' is not one of"),
         ("folder --name t1 --train 5", "--train only means something for scenes"),
         ("mine", "your own data: hwdkit prepare-data folder --name mine"),
     ],

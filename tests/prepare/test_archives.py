@@ -1,4 +1,4 @@
-"""Unpacking downloads: hostile and damaged archives are refused, and a stopped run is taken up again."""
+"""Unpacking downloads: hostile and damaged archives are refused, and a stopped run never looks complete."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ import tarfile
 import zipfile
 from collections import namedtuple
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tiny_trees import kill_while_unpacking
 
 from hwdkit.errors import DataError, EnvironmentFailure
-from hwdkit.prepare import archives
-from hwdkit.prepare.archive_members import reading
-from hwdkit.prepare.archives import unpack
-from hwdkit.prepare.unpack_records import PARTS, RECORDS, is_unpacked, unfinished
+from hwdkit.prepare import unpack as unpacking
+from hwdkit.prepare.archives import reading
+from hwdkit.prepare.unpack import PARTIAL, RECORD, is_unpacked, unfinished, unpack
 
 CONTENT = {
     "set/images/a.jpg": b"first" * 100,
@@ -59,7 +58,7 @@ def write(path: Path, files: dict[str, bytes]) -> Path:
 
 def unpacked(folder: Path) -> dict[str, bytes]:
     """Everything below a folder but the record."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and RECORDS not in path.parts]
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != RECORD]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -69,7 +68,7 @@ def assert_refused(archive: Path, into: Path, *words: str) -> None:
     for word in (archive.name, *words):
         assert word in str(caught.value)
     assert unpacked(into) == {}, "a refused archive must leave nothing"
-    assert not is_unpacked(archive, into)
+    assert not is_unpacked([archive], into)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -101,30 +100,6 @@ def test_the_later_archive_wins_though_the_earlier_one_was_touched(tmp_path: Pat
     os.utime(first, (1, 1))
     unpack([first, second], tmp_path / "files")
     assert unpacked(tmp_path / "files") == {"README": b"two"}
-
-
-def test_a_stopped_run_is_taken_up_in_the_order_of_the_archives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = write(tmp_path / "a.zip", {"README": b"one"})
-    second = write(tmp_path / "b.tar", {"before.bin": b"", "README": b"two"})
-    unpack([first, second], tmp_path / "files")
-    os.utime(first, (1, 1))
-    for stop_at in ("README", "before.bin"):  # in the first archive, in the second
-
-        def stop(source: Path, target: Path, stop_at: str = stop_at, replace: Any = os.replace) -> None:
-            if Path(target).name == stop_at:
-                raise KeyboardInterrupt
-            replace(source, target)
-
-        monkeypatch.setattr(archives.os, "replace", stop)
-        with pytest.raises(KeyboardInterrupt):
-            unpack([first, second], tmp_path / "files")
-        monkeypatch.undo()
-        assert "b.tar" in unfinished(tmp_path / "files")
-        os.utime(first, (2, 2))
-    unpack([first, second], tmp_path / "files")
-    assert unpacked(tmp_path / "files") == {"README": b"two", "before.bin": b""}
 
 
 @pytest.mark.parametrize("name", ["pack.zip", "pack.tar"])
@@ -159,7 +134,7 @@ def test_a_name_that_leads_out_is_refused(tmp_path: Path, kind: str, name: str) 
     assert list(tmp_path.rglob("*out")) == []
 
 
-@pytest.mark.parametrize("name", [".unpacked/0.json", "./.Unpacking/x"])
+@pytest.mark.parametrize("name", [".unpacked.json", "./.Unpacking/x"])
 @pytest.mark.parametrize("kind", ["pack.zip", "pack.tar"])
 def test_a_name_of_our_own_records_is_refused(tmp_path: Path, kind: str, name: str) -> None:
     archive = write(tmp_path / kind, {name: b"{}"})
@@ -259,7 +234,7 @@ def test_a_link_that_lies_in_the_target_is_not_followed_out_of_it(tmp_path: Path
     (tmp_path / "mine").mkdir()
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "set").symlink_to(tmp_path / "mine")
-    with pytest.raises(DataError, match="through the link"):
+    with pytest.raises(DataError, match="files/set is a link, and set would replace it"):
         unpack([write(tmp_path / "pack.zip", CONTENT)], tmp_path / "files")
     assert list((tmp_path / "mine").iterdir()) == []
 
@@ -268,25 +243,26 @@ def test_a_link_that_lies_in_the_target_is_not_followed_out_of_it(tmp_path: Path
     ("content", "words"),
     [
         (b"\xef\xbb\xbf \n<!DOCTYPE html><html>Please sign in", "web page"),
-        (b"<HTML>404", "web page"),
-        (b"", "an empty file"),
+        (b"<HTML>404", "is a web page, not an archive"),
+        (b"", "is an empty file, not an archive"),
         (b'{"error": "denied"}', "JSON text"),
         (b"7z\xbc\xaf\x27\x1c....", "7-Zip"),
         (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
-        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+        (b"\x89PNG\r\n\x1a\n", "is a PNG image, not an archive"),
+        (b"%PDF-1.7", "is a PDF, not an archive"),
         (b"0123456789" * 100, "begins with b'01234567'"),
     ],
 )
-def test_a_file_that_is_no_archive_is_named_as_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
+def test_what_is_not_an_archive_is_named_as_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "ADEChallengeData2016.zip"
     path.write_bytes(content)
-    assert_refused(path, tmp_path / "files", "is no archive", words)
+    assert_refused(path, tmp_path / "files", words)
 
 
 def test_a_compressed_file_without_a_tar_in_it_is_named(tmp_path: Path) -> None:
     path = tmp_path / "labels.tar.gz"
     path.write_bytes(gzip.compress(b"no tar" * 300))
-    assert_refused(path, tmp_path / "files", "is no tar archive")
+    assert_refused(path, tmp_path / "files", "not a tar archive")
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -334,14 +310,14 @@ def test_more_than_the_disk_has_room_for_is_refused_before_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")(1, 1, 99_999)
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage)
-    bomb = write_zip(tmp_path / "pack.zip", {"bomb": b"\0" * 100_000})
-    assert bomb.stat().st_size < 1000
-    with pytest.raises(EnvironmentFailure, match=r"needs 100\.0 kB, 100\.0 kB are free"):
-        unpack([bomb], tmp_path / "files")
-    bomb = write_tar(tmp_path / "pack.tar.gz", [("bomb", b"\0" * 100_000)])
-    assert_refused(bomb, tmp_path / "files", "more than there is room for")
-    assert not (tmp_path / "files").exists()
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: usage)
+    zipped = write_zip(tmp_path / "pack.zip", {"bomb": b"\0" * 100_000})
+    tarred = write_tar(tmp_path / "pack.tar.gz", [("bomb", b"\0" * 100_000)])
+    for bomb in (zipped, tarred):
+        assert bomb.stat().st_size < 1000
+        with pytest.raises(EnvironmentFailure, match=r"unpacks to 100\.0 kB or more, 100\.0 kB are free"):
+            unpack([bomb], tmp_path / "files")
+        assert not (tmp_path / "files").exists()
 
 
 def test_an_encrypted_zip_is_named(tmp_path: Path) -> None:
@@ -354,9 +330,9 @@ def test_an_encrypted_zip_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_also_a_folder_is_a_data_error(tmp_path: Path) -> None:
     archive = write(tmp_path / "pack.tar", {"a": b"1", "a/b": b"2"})
-    with pytest.raises(DataError, match="a file in one place and a folder in another"):
+    with pytest.raises(DataError, match="a/b is both a file and a folder"):
         unpack([archive], tmp_path / "files")
-    assert not is_unpacked(archive, tmp_path / "files")
+    assert not is_unpacked([archive], tmp_path / "files")
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -368,15 +344,14 @@ def test_unpacking_twice_does_nothing(tmp_path: Path, name: str) -> None:
     archive, files = write(tmp_path / name, CONTENT), tmp_path / "files"
     unpack([archive], files)
     before = times(files)
-    assert is_unpacked(archive, files)
+    assert is_unpacked([archive], files)
+    unpack([archive], files)
+    assert times(files) == before
     (files / "set/empty.txt").unlink()
     unpack([archive], files)
     assert not (files / "set/empty.txt").exists(), "the record is believed"
     unpack([archive], files, again=True)
-    after = times(files)
-    del before["set/empty.txt"], after["set/empty.txt"]
     assert unpacked(files) == CONTENT
-    assert after == before, "what is there already is not written again"
 
 
 @pytest.mark.parametrize("name", ["pack.zip", "pack.tar.gz"])
@@ -388,81 +363,76 @@ def test_another_archive_of_the_same_name_is_unpacked_anew(tmp_path: Path, name:
     assert unpacked(files) == {"x": b"new", "y": b""}
 
 
-def test_a_file_with_other_content_is_mended_from_the_zip(tmp_path: Path) -> None:
+def test_files_that_no_archive_on_record_has_brought_are_not_replaced(tmp_path: Path) -> None:
     archive, files = write(tmp_path / "pack.zip", CONTENT), tmp_path / "files"
-    target = files / "set/images/a.jpg"
-    target.parent.mkdir(parents=True)
-    target.write_bytes(b"FIRST" * 100)
-    unpack([archive], files)
-    assert unpacked(files) == CONTENT
+    (files / "set").mkdir(parents=True)
+    (files / "set" / "mine.txt").write_bytes(b"mine")
+    with pytest.raises(DataError, match="holds set, and no record of the archive"):
+        unpack([archive], files)
+    assert unpacked(files) == {"set/mine.txt": b"mine"}
 
 
 @pytest.mark.parametrize("name", ["pack.zip", "pack.tar"])
-def test_a_stopped_run_is_taken_up_where_it_was(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = {f"{i:02d}.bin": bytes([i]) * 500 for i in range(20)}
-    archive, files = write(tmp_path / name, content), tmp_path / "files"
-    replace, done = os.replace, []
-
-    def stop_at_the_seventh(source: Path, target: Path) -> None:
-        if Path(target).suffix == ".bin":
-            done.append(target)
-            if len(done) == 7:
-                raise KeyboardInterrupt
-        replace(source, target)
-
-    monkeypatch.setattr(archives.os, "replace", stop_at_the_seventh)
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("earlier", [False, True])
+def test_an_interrupted_run_leaves_what_was_there_before(tmp_path: Path, name: str, earlier: bool) -> None:
+    archive, files = write(tmp_path / name, {"set/a": b"1", "set/b": b"2"}), tmp_path / "files"
+    if earlier:
         unpack([archive], files)
-    monkeypatch.undo()
-    assert not is_unpacked(archive, files)
-    before = times(files)
-    assert len(before) == 6
+
+    def stop(doing: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unpack([archive], files, again=True, progress=stop)
+    assert files.exists() is earlier
+    assert unpacked(files) == ({"set/a": b"1", "set/b": b"2"} if earlier else {})
+    assert is_unpacked([archive], files) is earlier
+    assert unfinished(files) == []
+
+
+@pytest.mark.parametrize("name", ["pack.zip", "pack.tar.gz"])
+def test_a_killed_run_does_not_look_complete_and_the_next_one_finishes(tmp_path: Path, name: str) -> None:
+    archive, files = write(tmp_path / name, {"a": b"1", "b": b"2"}), tmp_path / "files"
+    kill_while_unpacking(archive, files)
+    assert unfinished(files) == [name]
+    assert not is_unpacked([archive], files)
+    assert [path.name for path in files.iterdir()] == [PARTIAL], "nothing has its own name yet"
     unpack([archive], files)
-    assert unpacked(files) == content
-    assert {name: at for name, at in times(files).items() if name in before} == before
+    assert unpacked(files) == {"a": b"1", "b": b"2"}
+    assert unfinished(files) == []
 
 
-def test_a_killed_run_leaves_only_whole_files_and_the_next_one_finishes(tmp_path: Path) -> None:
-    noise = random.Random(1)
-    content = {f"{i:03d}.bin": noise.randbytes(4000) for i in range(60)}
-    archive, files = write(tmp_path / "pack.tar.gz", content), tmp_path / "files"
-    program = """if True:
-        import os, sys
+@pytest.mark.parametrize("moved", [1, 2])
+def test_a_run_that_was_killed_while_moving_does_not_look_complete(tmp_path: Path, moved: int) -> None:
+    archive, files = write(tmp_path / "pack.zip", {"a": b"1", "b": b"2"}), tmp_path / "files"
+    unpack([archive], files)
+    program = f"""if True:
+        import os, signal, sys
         from pathlib import Path
-        from hwdkit.prepare import archives
-        replace = os.replace
-        def told(part, target):
-            replace(part, target)
-            print(target, flush=True)
-            if str(target).endswith("010.bin"):
-                sys.stdin.readline()  # hold still until the signal comes
-        os.replace = told
-        archives.unpack([Path(sys.argv[1])], Path(sys.argv[2]))
+        from hwdkit.prepare.unpack import unpack
+        replace, moved = os.replace, []
+        def replace_or_die(part, target):
+            if len(moved) == {moved}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            moved.append(replace(part, target))
+        os.replace = replace_or_die
+        unpack([Path(sys.argv[1])], Path(sys.argv[2]), again=True)
     """
     line = [sys.executable, "-c", program, str(archive), str(files)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(line, cwd=Path(__file__).parents[2], **pipes) as process:
-        assert any("010.bin" in told for told in iter(process.stdout.readline, ""))
-        process.send_signal(signal.SIGKILL)
-    there = {path.name: path.read_bytes() for path in files.glob("*.bin")}
-    assert there == {name: content[name] for name in sorted(content)[:11]}
-    assert not is_unpacked(archive, files)
-    (files / PARTS / "11-1").write_bytes(b"half a fi")
-    before = times(files)
+    assert subprocess.run(line, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+    assert unfinished(files) == ["pack.zip"]
+    assert not is_unpacked([archive], files)
     unpack([archive], files)
-    assert unpacked(files) == content, "also what the killed run left half done is gone"
-    assert {name: at for name, at in times(files).items() if name in there} == {n: before[n] for n in there}
+    assert unpacked(files) == {"a": b"1", "b": b"2"}
+    assert unfinished(files) == []
 
 
-def test_a_large_zip_is_unpacked_by_several_processes(tmp_path: Path) -> None:
-    content = {f"{i % 7}/{i:03d}.bin": bytes([i % 256]) * (i + 1) for i in range(220)}
-    told: list[tuple[str, int, int]] = []
-    archive = write(tmp_path / "pack.zip", content)
-    unpack([archive], tmp_path / "files", workers=2, progress=lambda *what: told.append(what))
-    assert unpacked(tmp_path / "files") == content
-    assert told[-1] == ("unpacking pack.zip", 220, 220)
+def test_progress_is_told_in_bytes_of_the_archive(tmp_path: Path) -> None:
+    archive = write(tmp_path / "pack.tar", {f"{i}.bin": bytes(700_000) for i in range(4)})
+    calls: list[tuple[str, int, int]] = []
+    unpack([archive], tmp_path / "files", progress=lambda *call: calls.append(call))
+    assert {(doing, total) for doing, _, total in calls} == {("unpacking pack.tar, MiB", 2)}
+    assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
 
 
 def test_a_missing_archive_is_a_data_error(tmp_path: Path) -> None:
@@ -474,4 +444,4 @@ def test_a_name_that_is_no_utf_8_is_kept(tmp_path: Path) -> None:
     archive = write_tar(tmp_path / "pack.tar", [("caf\udce9.txt", b"x")])
     with contextlib.suppress(OSError):  # some file systems refuse it
         unpack([archive], tmp_path / "files")
-        assert os.listdir(os.fsencode(tmp_path / "files"))[0] in (b"caf\xe9.txt", b".unpacked")
+        assert os.listdir(os.fsencode(tmp_path / "files"))[0] in (b"caf\xe9.txt", b".unpacked.json")
