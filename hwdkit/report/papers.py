@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 PAPERS: dict[str, str] = {
     "kd": "Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. 2015.",
     "cwd": "Shu et al. Channel-wise Knowledge Distillation for Dense Prediction. ICCV 2021.",
@@ -28,6 +30,6 @@ PAPERS: dict[str, str] = {
 """Key of `hwdkit.losses.LOSSES` -> its paper; a test compares the keys. Cross entropy owes nobody."""
 
 
-def papers_of(losses: list[str]) -> list[str]:
+def papers_of(losses: Iterable[str]) -> list[str]:
     """The papers of some losses, each once, in their order."""
     return list(dict.fromkeys(PAPERS[loss] for loss in losses if loss in PAPERS))

@@ -74,7 +74,7 @@ def run(options: Card) -> dict[str, Any]:
     return {
         "checkpoint": str(loaded.path),
         "written": None if options.out is None else str(options.out),
-        "front_matter": front_matter.to_dict(),
+        "front_matter": front_matter.to_dict(),  # type: ignore[no-untyped-call]
         "card": text,
     }
 
