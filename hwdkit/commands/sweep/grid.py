@@ -123,9 +123,10 @@ def _split(key: str, text: str) -> tuple[str, ...]:
     """The values as they were typed: commas inside brackets and quotes belong to one."""
     listed = f"[{text}]"
     try:
-        nodes = yaml.compose(listed, Loader=yaml.SafeLoader).value
+        node = yaml.compose(listed, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError):
-        nodes = []
+        node = None
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else []
     if not nodes or text.rstrip().endswith(","):
         raise UsageError(f"--grid {key}: {text!r} has an empty value, or an open bracket or quote")
     return tuple(listed[node.start_mark.index : node.end_mark.index].strip() for node in nodes)
