@@ -1,4 +1,4 @@
-"""Rewrites what is generated in the pages: `python docs/generate.py`, or `... generate.py cli recipes`.
+"""Rewrites what is generated in the pages: `python docs/generate.py`, or `... generate.py cli` for one.
 
 Beside each such page NAME.md is generate_NAME.py, whose `blocks()` makes the texts between its markers. They
 take seconds, those of backbones.md minutes. Tests fail when a page is out of date.

@@ -57,6 +57,17 @@ class Commands(TyperGroup):
         super().__init__(**settings)
         self.commands = {name: _ByName(name) for name in COMMANDS}
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Suggest commands for a mistyped word of their names, too: train-teacher for `traim`."""
+        word = args[0]
+        if word in self.commands or word.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        from difflib import get_close_matches
+
+        words = {part: name for name in COMMANDS for part in (*name.split("-"), name)}
+        close = get_close_matches(word, words, n=1)
+        ctx.fail(f"No such command {word!r}." + (f" Did you mean {words[close[0]]!r}?" if close else ""))
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the summaries whole; typer cuts them to one line where it does not draw boxes."""
         with formatter.section("Commands"):

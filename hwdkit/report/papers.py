@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hwdkit.losses import LOSSES
 
 PAPERS: dict[str, str] = {name: loss.paper for name, loss in LOSSES.items() if loss.paper}
 
 
-def papers_of(losses: list[str]) -> list[str]:
+def papers_of(losses: Iterable[str]) -> list[str]:
     """The papers of some losses, each once, in their order."""
     return list(dict.fromkeys(PAPERS[loss] for loss in losses if loss in PAPERS))

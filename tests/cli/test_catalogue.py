@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import typer
+from tiny_runs import hwdkit
 from typer.testing import CliRunner
 
 from hwdkit.cli import program
@@ -62,3 +63,20 @@ def test_completion_knows_commands_that_are_not_imported_and_their_options(
     }
     shown = CliRunner().invoke(program, [], prog_name="hwdkit", env=environment)
     assert set(shown.stdout.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "suggestion"),
+    [
+        ("traim", " Did you mean 'train-teacher'?"),
+        ("distil", " Did you mean 'distill'?"),
+        ("report", " Did you mean 'per-class-report'?"),
+        ("zzz", ""),
+    ],
+)
+def test_a_mistyped_command_is_told_what_it_may_be(word: str, suggestion: str) -> None:
+    done = hwdkit(word)
+    assert done.code == 2
+    assert (
+        done.err.splitlines()[0] == f"error[usage]: No such command '{word}'{suggestion and '.'}{suggestion}"
+    )

@@ -107,8 +107,8 @@ def evaluated(path: Path, digest: str) -> Scores:
 
 
 def _means(values: Mapping[str, Any]) -> dict[str, float]:
-    found = {key: _score(values.get(key)) for key in MEANS}
-    return {key: value for key, value in found.items() if value is not None}
+    scores = {key: _score(values.get(key)) for key in MEANS}
+    return {key: score for key, score in scores.items() if score is not None}
 
 
 def _score(value: Any) -> float | None:

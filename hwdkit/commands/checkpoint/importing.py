@@ -118,17 +118,17 @@ def _converted(path: Path, published: Published, options: Import) -> Converted:
 
 def _another_source(weights: Mapping[str, Tensor], source: str) -> str:
     """A hint if the names of the tensors are those of another source."""
-    given = without_module(weights)
-    found = next((other for other, key in TELLING_KEYS.items() if has(given, key)), None)
-    own = "cirkd" if source == "hwd" else source
-    return "" if found in (None, own) else f"its names are those of --from {found}"
+    names = without_module(weights)
+    kind = next((kind for kind, key in TELLING_KEYS.items() if has(names, key)), None)
+    same = kind in (None, "cirkd" if source == "hwd" else source)
+    return "" if same else f"its names are those of --from {kind}"
 
 
-def _import_network(path: Path, found: Converted, options: Import) -> dict[str, Any]:
+def _import_network(path: Path, converted: Converted, options: Import) -> dict[str, Any]:
     layout = layout_of(str(options.dataset))
-    _require_classes(found, layout)
-    require_finite(found.state, where=str(path))
-    model = _built(found, where=str(path))
+    _require_classes(converted, layout)
+    require_finite(converted.state, where=str(path))
+    model = _built(converted, where=str(path))
     network = model.spec.to_dict()
     source = {"from": options.source, "file": path.name, "sha256": file_digest(path)}
     metadata = {
@@ -152,19 +152,19 @@ def _import_network(path: Path, found: Converted, options: Import) -> dict[str, 
         "dataset": layout.name,
         "classes": list(layout.classes),
         "parameters": parameters(model),
-        "assumed": list(found.assumed),
-        "dropped": list(found.dropped),
+        "assumed": list(converted.assumed),
+        "dropped": list(converted.dropped),
     }
 
 
 def _import_backbone(path: Path, weights: Mapping[str, Tensor], options: Import) -> dict[str, Any]:
-    found = BACKBONES[options.source](weights)
-    require_finite(found.state, where=str(path))
-    name, words = found.network["backbone"], found.network["backbone_options"]
-    create_backbone(name, words, 8, pretrained=found.state)  # as a recipe's `pretrained:` will
+    converted = BACKBONES[options.source](weights)
+    require_finite(converted.state, where=str(path))
+    name, words = converted.network["backbone"], converted.network["backbone_options"]
+    create_backbone(name, words, 8, pretrained=converted.state)  # as a recipe's `pretrained:` will
     with replacing(options.out, new=True) as temporary:
-        save_model(temporary, found.state, {})
-    contract = found.network["input"]
+        save_model(temporary, converted.state, {})
+    contract = converted.network["input"]
     shown = ", ".join(f"{k}: {contract[k]}" for k in ("channel_order", "range", "mean", "std"))
     return {
         "written": str(options.out),
@@ -173,7 +173,7 @@ def _import_backbone(path: Path, weights: Mapping[str, Tensor], options: Import)
         "backbone": name,
         "backbone_options": words,
         "input": contract,
-        "dropped": list(found.dropped),
+        "dropped": list(converted.dropped),
         "recipe_lines": [
             "student:",
             f"  backbone: {name}",
@@ -184,19 +184,19 @@ def _import_backbone(path: Path, weights: Mapping[str, Tensor], options: Import)
     }
 
 
-def _built(found: Converted, *, where: str) -> Segmenter:
+def _built(converted: Converted, *, where: str) -> Segmenter:
     try:
-        model = build(NetworkSpec.from_dict(found.network))
+        model = build(NetworkSpec.from_dict(converted.network))
     except (HwdkitError, ValueError, RuntimeError) as error:
         # The facts come from the file, so it is the file that is at fault.
         raise CheckpointError(f"no network can be built of it: {error}", where=where) from error
-    load_weights(model, found.state, where=where)
+    load_weights(model, converted.state, where=where)
     return model
 
 
-def _require_classes(found: Converted, layout: Layout) -> None:
+def _require_classes(converted: Converted, layout: Layout) -> None:
     """The classifier has the dataset's classes, in its order where the file names them."""
-    channels = found.network["classes"]
+    channels = converted.network["classes"]
     if channels != len(layout.classes):
         fitting = [name for name, known in DATASETS.items() if len(known.classes) == channels]
         raise CheckpointError(
@@ -205,15 +205,15 @@ def _require_classes(found: Converted, layout: Layout) -> None:
             if fitting
             else f"no dataset that hwdkit knows has {channels} classes",
         )
-    if found.class_names and len(found.class_names) != channels:
+    if converted.class_names and len(converted.class_names) != channels:
         raise CheckpointError(
-            f"it names {len(found.class_names)} classes, and its classifier has {channels}",
+            f"it names {len(converted.class_names)} classes, and its classifier has {channels}",
             hint="which output stands for which class cannot be known",
         )
-    for i, (theirs, ours) in enumerate(zip(found.class_names, layout.classes, strict=False)):
-        if _letters(theirs) != _letters(ours):
+    for i, (name, known) in enumerate(zip(converted.class_names, layout.classes, strict=False)):
+        if _letters(name) != _letters(known):
             raise CheckpointError(
-                f"it names its class {i} {printable(theirs)!r}, dataset {layout.name} has {ours!r} there",
+                f"it names its class {i} {printable(name)!r}, dataset {layout.name} has {known!r} there",
                 hint="the network was trained on other classes, or in another order",
             )
 

@@ -44,8 +44,8 @@ def parse(params: str | None, gmacs: str | None, latency_ms: float | None) -> Bu
 
 
 def _number(option: str, text: str, *, bare: float) -> float:
-    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)([KMG]?)", text.strip().upper())
-    value = float(found[1]) * SUFFIXES.get(found[2], bare) if found else 0.0
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)([KMG]?)", text.strip().upper())
+    value = float(match[1]) * SUFFIXES.get(match[2], bare) if match else 0.0
     if not (math.isfinite(value) and value > 0):
         raise UsageError(f"{option}: {text!r} is not a positive number such as 14M (suffixes K, M and G)")
     return value
@@ -58,7 +58,7 @@ def verdicts(budgets: Budgets, rows: Iterable[Mapping[str, Any]]) -> list[dict[s
         JSON-able: {"budget", "network", "height", "width", "limit", "measured", "over", "met"}, where `over`
         is measured - limit, in parameters, multiply-adds or milliseconds.
     """
-    found = []
+    verdicts = []
     for row in rows:
         latency = row["latency"]
         measured = {
@@ -66,7 +66,7 @@ def verdicts(budgets: Budgets, rows: Iterable[Mapping[str, Any]]) -> list[dict[s
             "max_macs": (budgets.macs, row["macs_deployed"]["true"]),
             "max_latency_ms": (budgets.latency_ms, latency and latency["median_ms"]),
         }
-        found += [
+        verdicts += [
             {
                 "budget": budget,
                 **{key: row[key] for key in ("network", "height", "width")},
@@ -78,12 +78,12 @@ def verdicts(budgets: Budgets, rows: Iterable[Mapping[str, Any]]) -> list[dict[s
             for budget, (limit, value) in measured.items()
             if limit is not None
         ]
-    return found
+    return verdicts
 
 
-def gate(found: Iterable[Mapping[str, Any]]) -> GateError | None:
+def gate(verdicts: Iterable[Mapping[str, Any]]) -> GateError | None:
     """Return the GateError (exit 9) to raise when a bound is missed, naming every one."""
-    missed = [sentence(verdict) for verdict in found if not verdict["met"]]
+    missed = [sentence(verdict) for verdict in verdicts if not verdict["met"]]
     if not missed:
         return None
     return GateError(missed[0] if len(missed) == 1 else "budgets missed:\n  " + "\n  ".join(missed))

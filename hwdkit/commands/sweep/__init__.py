@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hwdkit.commands.sweep import grid as words
-from hwdkit.commands.sweep.plan import Plan, planned
 from hwdkit.errors import UsageError
 from hwdkit.terminal import launch, paths, values
 from hwdkit.terminal.command import Result, command
 from hwdkit.terminal.options import DATA, DataRoot, Gpus, MaybeRecipe, Set
 
 if TYPE_CHECKING:
+    from hwdkit.commands.sweep.plan import Plan
     from hwdkit.report.plots.style import Form
 
 
@@ -113,13 +112,16 @@ class Sweep:
 
     def plan(self) -> Plan:
         """All cells' recipes, checked."""
-        lines = {words.BASELINE: self.baseline} if self.baseline is not None else {}
+        from hwdkit.commands.sweep import grid
+        from hwdkit.commands.sweep.plan import planned
+
+        lines = {grid.BASELINE: self.baseline} if self.baseline is not None else {}
         return planned(
             str(self.recipe),
-            words.axes(self.grid or []),
+            grid.axes(self.grid or []),
             overrides=self.overrides or [],
-            seeds=words.seeds(self.seeds) if self.seeds is not None else None,
-            lines=lines | words.references(self.reference or []),
+            seeds=grid.seeds(self.seeds) if self.seeds is not None else None,
+            lines=lines | grid.references(self.reference or []),
         )
 
     def run(self) -> Result:

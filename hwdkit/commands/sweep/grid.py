@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import yaml
+
 from hwdkit.errors import RecipeError, UsageError
 from hwdkit.recipe.written import parse
 
@@ -34,20 +36,20 @@ def axes(options: Sequence[str]) -> tuple[Axis, ...]:
     Raises:
         UsageError: not that form, a key or a value given twice, or the key that --seeds is for.
     """
-    found: dict[str, Axis] = {}
+    axes: dict[str, Axis] = {}
     for option in options:
         key, equals, text = (part.strip() for part in option.partition("="))
         if not (equals and text and all(key.split("."))):
             raise UsageError(f"--grid: {option!r} is not KEY=VALUE,VALUE,… with a dotted key of the recipe")
         if key == "seed":
             raise UsageError("--grid seed: a seed is no setting; use --seeds, so that means are over seeds")
-        if key in found:
+        if key in axes:
             raise UsageError(f"--grid: {key} is given twice; put all its values into one --grid")
-        found[key] = Axis(key, _split(key, text))
-        same = [_canonical(value(key, text)) for text in found[key].values]
+        axes[key] = Axis(key, _split(key, text))
+        same = [_canonical(value(key, text)) for text in axes[key].values]
         if len(set(same)) < len(same):
             raise UsageError(f"--grid {key}: a value is given twice")
-    return tuple(found.values())
+    return tuple(axes.values())
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -118,18 +120,13 @@ def _hash(text: str) -> str:
 
 
 def _split(key: str, text: str) -> tuple[str, ...]:
-    parts, depth, quote = [""], 0, ""
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "'\"" and (depth or not parts[-1].strip()):
-            quote = letter
-        elif letter in "[]{}":
-            depth += 1 if letter in "[{" else -1
-        if letter == "," and not (depth or quote):
-            parts.append("")
-        else:
-            parts[-1] += letter
-    if depth or quote or not all(part.strip() for part in parts):
+    """The values as they were typed: commas inside brackets and quotes belong to one."""
+    listed = f"[{text}]"
+    try:
+        node = yaml.compose(listed, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError):
+        node = None
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else []
+    if not nodes or text.rstrip().endswith(","):
         raise UsageError(f"--grid {key}: {text!r} has an empty value, or an open bracket or quote")
-    return tuple(part.strip() for part in parts)
+    return tuple(listed[node.start_mark.index : node.end_mark.index].strip() for node in nodes)

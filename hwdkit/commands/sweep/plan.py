@@ -84,10 +84,10 @@ def planned(
         UsageError: a key is in --set and in --grid, or two cells would share a folder.
     """
     keys = tuple(axis.key for axis in grid)
-    own = {option.partition("=")[0].strip() for option in overrides}
-    if "seed" in own:
+    keys_set = {option.partition("=")[0].strip() for option in overrides}
+    if "seed" in keys_set:
         raise UsageError("--set seed: use --seeds")
-    if both := sorted(own & set(keys)):
+    if both := sorted(keys_set & set(keys)):
         raise UsageError(f"{both[0]} is in --set and in --grid")
     cells = _grid(recipe, grid, overrides)
     general = [option for option in overrides if not option.strip().startswith(("losses", "teacher"))]
@@ -109,17 +109,17 @@ def planned(
 
 def _grid(recipe: str, grid: Sequence[Axis], overrides: Sequence[str]) -> list[Cell]:
     """One cell a combination, no two of them alike."""
-    found: dict[str, Cell] = {}
+    cells: dict[str, Cell] = {}
     names: dict[str, str] = {}
     for texts in itertools.product(*(axis.values for axis in grid)):
         pairs = {axis.key: text for axis, text in zip(grid, texts, strict=True)}
         loaded = load(recipe, overrides=[*overrides, *(f"{key}={text}" for key, text in pairs.items())])
         values = {key: value(key, text) for key, text in pairs.items()}
         cell = Cell(folder_name(values) or AS_IT_IS, GRID, values, loaded)
-        if cell.name in found:
+        if cell.name in cells:
             raise UsageError(f"two cells would share the folder {cell.name!r}")
         twin = names.setdefault(loaded.model_dump_json(), cell.name)
         if twin != cell.name:
             raise UsageError(f"{twin} and {cell.name} are one recipe: a key of --grid makes no difference")
-        found[cell.name] = cell
-    return list(found.values())
+        cells[cell.name] = cell
+    return list(cells.values())
