@@ -372,6 +372,15 @@ def test_files_that_no_archive_on_record_has_brought_are_not_replaced(tmp_path: 
     assert unpacked(files) == {"set/mine.txt": b"mine"}
 
 
+def test_what_hwdkit_0_1_unpacked_is_unpacked_again(tmp_path: Path) -> None:
+    archive, files = write(tmp_path / "pack.zip", {"set/a": b"1"}), tmp_path / "files"
+    (files / ".unpacked").mkdir(parents=True)  # its records were files in this folder
+    (files / "set").mkdir()
+    unpack([archive], files)
+    assert unpacked(files) == {"set/a": b"1"}
+    assert is_unpacked([archive], files)
+
+
 @pytest.mark.parametrize("name", ["pack.zip", "pack.tar"])
 @pytest.mark.parametrize("earlier", [False, True])
 def test_an_interrupted_run_leaves_what_was_there_before(tmp_path: Path, name: str, earlier: bool) -> None:
