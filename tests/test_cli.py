@@ -163,7 +163,7 @@ def test_without_arguments_help_is_printed() -> None:
         ("evaluate -c x --fail-under 70", "--fail-under"),
         ("profile", "give --recipe (its networks)"),
         ("profile -r scenes-r10-hwd --input 512", "'512' is not HEIGHTxWIDTH"),
-        ("profile -r scenes-r10-hwd --counter fvcore", "torch, thop, paper"),
+        ("profile -r scenes-r10-hwd --counter fvcore", "'torch', 'thop', 'paper'"),
         ("profile -c x --classes 3", "--classes means nothing with --checkpoint"),
         ("per-class-report --student x --teacher y --compare cwd", "'cwd' is not NAME=CHECKPOINT"),
         ("per-class-report --student x --teacher y --compare a=1 --compare a=2", "'a' is taken"),

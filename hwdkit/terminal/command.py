@@ -58,8 +58,9 @@ def options(cls: type[T]) -> type[T]:
 def command(*, example: str, name: str = "", group: typer.Typer = app) -> Callable[[type[T]], type[T]]:
     """Make a command of a class with fields `Annotated[type, typer.Option(...)]` and a method `run`.
 
-    `run(self)` returns a `Result`, or None when other processes print it. Where a list is typed, the default
-    is None. `__post_init__` refuses what makes no sense with a `UsageError`; it must not load torch.
+    `run(self)` returns a `Result`, or None when it prints itself, or other processes do. Where a list is
+    typed, the default is None. `__post_init__` refuses what makes no sense with a `UsageError`; it must not
+    load torch.
 
     Args:
         example: a command line, for the end of the help.
