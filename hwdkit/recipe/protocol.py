@@ -19,13 +19,14 @@ class Protocol(Section):
     Logits, not probabilities, are combined over scales and flips, as the papers' code does.
     """
 
-    mode: Literal["whole", "slide"] = Field("whole", description="native size, or windows of it")
-    window: tuple[int, int] = Field((512, 512), description="height, width; slide only")
-    stride: tuple[int, int] = Field((341, 341), description="height, width; slide only")
-    scales: tuple[float, ...] = Field((1.0,), description="logits are averaged over these")
-    flip: bool = Field(False, description="average with the mirrored image")
+    mode: Literal["whole", "slide"] = Field(default="whole", description="native size, or windows of it")
+    window: tuple[int, int] = Field(default=(512, 512), description="height, width; slide only")
+    stride: tuple[int, int] = Field(default=(341, 341), description="height, width; slide only")
+    scales: tuple[float, ...] = Field(default=(1.0,), description="logits are averaged over these")
+    flip: bool = Field(default=False, description="average with the mirrored image")
     absent: Absent = Field(
-        "present", description="mIoU over classes present in label or prediction, or over all (absent = 0)"
+        default="present",
+        description="mIoU over classes present in label or prediction, or over all (absent = 0)",
     )
 
     @model_validator(mode="after")
