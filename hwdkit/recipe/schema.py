@@ -179,7 +179,7 @@ class Recipe(Section):
     losses: dict[str, AnyLoss] = Field(default_factory=dict, validate_default=True)
     optimizer: Optimizer = Optimizer.model_validate({})
     train: Train = Train.model_validate({})
-    evaluate: Protocol = Protocol.model_validate({})
+    evaluate: Protocol = Protocol()
 
     @field_validator("name")
     @classmethod
