@@ -96,7 +96,7 @@ def test_keys_with_a_unit_are_no_loss_terms() -> None:
 
 def test_the_page_and_the_tables_do_not_load_matplotlib_or_torch() -> None:
     code = (
-        "import sys, hwdkit.report.html.page, hwdkit.report.comparison; "
+        "import sys, hwdkit.report.html.page, hwdkit.report.table; "
         "sys.exit(bool({'matplotlib', 'torch'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
