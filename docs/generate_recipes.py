@@ -40,7 +40,7 @@ def methods() -> str:
     students = {name: methods_of(path) for name, path in files_of("students").items()}
     for method in files_of("methods"):
         listing = [student for student, known in students.items() if method in known]
-        recipe = load(f"{listing[0]}-{method}")
+        recipe = load(f"{next(iter(students))}-{method}")
         losses = ", ".join(f"`{name}`" for name in recipe.losses if name != "ce")
         by = "all" if len(listing) == len(students) else ", ".join(f"`{student}`" for student in listing)
         lines.append(f"| `{method}` | {losses} | {by} |")

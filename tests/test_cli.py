@@ -18,20 +18,12 @@ from PIL import Image
 from tiny_runs import STUDENT, TEACHER, Outcome, Pair, environment, hwdkit, steps, trained_pair
 
 from hwdkit.checkpoints.files import load_model, save_model
+from hwdkit.cli import catalogue
 from hwdkit.commands.recipes import listing
 
 COMMANDS = [
-    *(
-        ["prepare-data"],
-        ["train-teacher"],
-        ["distill"],
-        ["evaluate"],
-        ["profile"],
-        ["per-class-report"],
-        ["demo"],
-    ),
-    *(["recipes"], ["recipes", "list"], ["recipes", "show"], ["recipes", "validate"]),
-    *(["recipes", "copy"], ["recipes", "schema"]),
+    *([name] for name in catalogue.COMMANDS),
+    *(["recipes", name] for name in ("list", "show", "validate", "copy", "schema")),
 ]
 WITHOUT_TORCH = """
 import json, sys
