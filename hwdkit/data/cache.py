@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from rich.filesize import decimal
 
 from hwdkit.data.cache_files import CHANNELS, FOLDER, CachedSplit
 from hwdkit.data.decode import histogram
@@ -212,15 +213,11 @@ def _require_room(name: str, home: Path, size: int) -> None:
     free = shutil.disk_usage(home).free
     if size + MARGIN > free:
         raise EnvironmentFailure(
-            f"the cache of {name} takes {_gigabytes(size)} and leaves {_gigabytes(MARGIN)} alone, "
-            f"but {home} has {_gigabytes(free)} free",
+            f"the cache of {name} takes {decimal(size)} and must leave {decimal(MARGIN)} free, "
+            f"but {home} has {decimal(free)} free",
             hint="Make room or use another --data-root. Training works without a cache, only slower.",
         )
-    log.info("the cache of %s takes %s in %s (%s free)", name, _gigabytes(size), home, _gigabytes(free))
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+    log.info("the cache of %s takes %s in %s (%s free)", name, decimal(size), home, decimal(free))
 
 
 def _allocate(path: Path, size: int) -> None:

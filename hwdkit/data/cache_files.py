@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from hwdkit.data.index import DatasetIndex
+from hwdkit.data.index import DatasetIndex, prepare_command
 from hwdkit.data.pairs import Pixels
-from hwdkit.datasets.table import DATASETS
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +120,6 @@ def open_cache(index: DatasetIndex, folder: Path) -> Cache | None:
     Returns:
         The splits whose cache is complete and current; None when there are none.
     """
-    kind = folder.name if folder.name in DATASETS else f"folder --name {folder.name}"
     usable: Cache = {}
     for split in index.splits:
         cached = CachedSplit(index, folder / FOLDER, split)
@@ -131,7 +129,7 @@ def open_cache(index: DatasetIndex, folder: Path) -> Cache | None:
         if problem:
             _warn_once(
                 f"{cached.header}: this cache {problem}; it is not used. "
-                f"Run: hwdkit prepare-data {kind} --data-root {folder.parent} --cache"
+                f"Run: {prepare_command(folder)} --cache"
             )
         else:
             usable[split] = cached

@@ -1,6 +1,6 @@
 """The index of a prepared dataset (`dataset.json`): what every reader of pixels starts from.
 
-The value types and their JSON form live here; checking files is `verify.py`, making an index is `prepare.py`.
+The value types and their JSON form live here; checking files and making an index is `hwdkit/prepare`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import difflib
 import json
 import os
 import re
+import shlex
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ class SplitStatistics:
         images: number of pairs.
         pixels: pixels per class, in class order.
         ignored: pixels that are mapped to 255.
-        raw_ids: pixels per id as found in the files, before the label map.
+        raw_ids: pixels per id in the files, before the label map.
     """
 
     images: int
@@ -133,22 +134,24 @@ def load_index(folder: Path, *, files_must_exist: bool = True) -> DatasetIndex:
     Raises:
         DataError: no index, an unreadable or foreign one, or its files have moved away.
     """
-    path = folder / FILE_NAME
-    kind = folder.name if folder.name in DATASETS else f"folder --name {folder.name}"
-    again = f"Run: hwdkit prepare-data {kind} --data-root {folder.parent}"
-    if not path.is_file() and folder.name not in DATASETS:
+    path, name = folder / FILE_NAME, folder.name
+    again = f"Run: {prepare_command(folder)}"
+    if not path.is_file() and name not in DATASETS:
         raise _unknown(folder)
     if not path.is_file():
-        # scenes is the one that needs no files: it is drawn.
-        needs = "" if folder.name == "scenes" else " --source …"
+        needs = "" if name == "scenes" else " --source …"  # scenes is drawn
         raise DataError(f"no prepared dataset at {folder} (no {FILE_NAME})", hint=f"{again}{needs}")
     try:
         index = _from_json(json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")), folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if name in DATASETS:
+            needs = "" if name == "scenes" else "\n  with --source …, if its files are elsewhere"
+        else:
+            needs = " --source … --images … --labels … --classes …"
         raise DataError(
             f"not a dataset index of this version ({error})",
             where=str(path),
-            hint=f"{again} --overwrite{_what_was_lost(folder.name)}",
+            hint=f"{again} --overwrite{needs}",
         ) from error
     for split, pairs in index.splits.items() if files_must_exist else ():
         missing = next((p for p in (pairs[0].image, pairs[0].label) if not (index.root / p).is_file()), None)
@@ -161,18 +164,16 @@ def load_index(folder: Path, *, files_must_exist: bool = True) -> DatasetIndex:
     return index
 
 
+def prepare_command(folder: Path) -> str:
+    """The command that prepares the dataset at `<data root>/<dataset>`, without further options."""
+    name = shlex.quote(folder.name)
+    kind = name if folder.name in DATASETS else f"folder --name {name}"
+    return f"hwdkit prepare-data {kind} --data-root {shlex.quote(str(folder.parent))}"
+
+
 def prepared_in(root: Path) -> list[str]:
     """Name the datasets that are prepared in a data root."""
     return sorted(path.parent.name for path in root.glob(f"[!.]*/{FILE_NAME}"))
-
-
-def _what_was_lost(name: str) -> str:
-    """What an index knew that another prepare-data must be told, besides --overwrite."""
-    if name == "scenes":
-        return ""
-    if name in DATASETS:
-        return "\n  and --source …, if its files lie elsewhere"
-    return " --source … --images … --labels … --classes …"
 
 
 def _unknown(folder: Path) -> DataError:
@@ -188,8 +189,7 @@ def _unknown(folder: Path) -> DataError:
 
 def _to_json(index: DatasetIndex, folder: Path) -> dict[str, Any]:
     root, home = index.root.resolve(), folder.resolve()
-    files_root = root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root)
-    label_map = index.label_map
+    colours = index.label_colours
     return {
         "schema_version": SCHEMA_VERSION,
         "name": index.name,
@@ -197,24 +197,19 @@ def _to_json(index: DatasetIndex, folder: Path) -> dict[str, Any]:
         "partial": index.partial,
         "licence": index.licence,
         "options": index.options,
-        "files_root": files_root,
+        "files_root": root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root),
         "stamp": index.stamp,
         "classes": [
-            {"name": name, "colour": list(colour)}
+            {"name": name, "colour": colour}
             for name, colour in zip(index.classes, index.palette, strict=True)
         ],
-        "label_map": None if label_map is None else {str(raw): label_map[raw] for raw in sorted(label_map)},
-        "label_colours": _painted_to_json(index.label_colours),
+        "label_map": index.label_map and dict(sorted(index.label_map.items())),
+        "label_colours": colours and [[*colour, raw] for colour, raw in colours.items()],
         "statistics": {
-            split: {
-                "images": of.images,
-                "pixels": list(of.pixels),
-                "ignored": of.ignored,
-                "raw_ids": {str(raw): of.raw_ids[raw] for raw in sorted(of.raw_ids)},
-            }
-            for split, of in index.statistics.items()
+            split: {**vars(contents), "raw_ids": dict(sorted(contents.raw_ids.items()))}
+            for split, contents in index.statistics.items()
         },
-        "splits": {split: [list(pair) for pair in pairs] for split, pairs in index.splits.items()},
+        "splits": index.splits,
     }
 
 
@@ -222,33 +217,31 @@ def _from_json(document: dict[str, Any], folder: Path) -> DatasetIndex:
     version = document["schema_version"]
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema_version {version}, this hwdkit reads {SCHEMA_VERSION}")
-    label_map = document["label_map"]
-    splits = {split: tuple(Pair(*pair) for pair in pairs) for split, pairs in document["splits"].items()}
-    if not splits or not all(splits.values()):
-        raise ValueError("a split without pairs")
+    label_map, classes = document["label_map"], document["classes"]
+    # An index from before there were painted labels has no such key.
+    colours = document.get("label_colours")
     index = DatasetIndex(
         name=document["name"],
-        classes=tuple(entry["name"] for entry in document["classes"]),
-        palette=tuple((r, g, b) for r, g, b in (entry["colour"] for entry in document["classes"])),
-        label_map=None if label_map is None else {int(raw): of for raw, of in label_map.items()},
-        splits=splits,
+        classes=tuple(entry["name"] for entry in classes),
+        palette=tuple((r, g, b) for r, g, b in (entry["colour"] for entry in classes)),
+        label_map=None if label_map is None else {int(raw): c for raw, c in label_map.items()},
+        splits={split: tuple(Pair(*pair) for pair in pairs) for split, pairs in document["splits"].items()},
         root=(folder / document["files_root"]).resolve(),
         statistics={
             split: SplitStatistics(
-                images=of["images"],
-                pixels=tuple(of["pixels"]),
-                ignored=of["ignored"],
-                raw_ids={int(raw): count for raw, count in of["raw_ids"].items()},
+                images=contents["images"],
+                pixels=tuple(contents["pixels"]),
+                ignored=contents["ignored"],
+                raw_ids={int(raw): count for raw, count in contents["raw_ids"].items()},
             )
-            for split, of in document["statistics"].items()
+            for split, contents in document["statistics"].items()
         },
         fingerprint=document["fingerprint"],
         partial=document["partial"],
         licence=document["licence"],
         options=document["options"],
         stamp=document["stamp"],
-        # An index from before there were painted labels has no such key.
-        label_colours=_painted_from_json(document.get("label_colours")),
+        label_colours=None if colours is None else {(r, g, b): raw for r, g, b, raw in colours},
         folder=folder,
     )
     _require_sound(index)
@@ -261,25 +254,16 @@ def _require_sound(index: DatasetIndex) -> None:
     Raises:
         ValueError: what is not as `save_index` writes it.
     """
+    if not index.splits or not all(index.splits.values()):
+        raise ValueError("a split without pairs")
     strange = [split for split in index.splits if not re.fullmatch(r"[A-Za-z0-9_-]+", split)]
     if strange or not index.splits.keys() <= index.statistics.keys():
         raise ValueError(f"splits {', '.join(map(repr, index.splits))}")
     for pair in (pair for pairs in index.splits.values() for pair in pairs):
         paths, sides = (pair.image, pair.label), (pair.height, pair.width)
-        if not all(isinstance(path, str) for path in paths) or not all(map(_is_side, sides)):
+        are_sides = all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in sides)
+        if not are_sides or not all(isinstance(path, str) for path in paths):
             raise ValueError(f"pair {pair}")
     for raw, mapped in (index.label_map or {}).items():
         if not -1 <= raw <= MAX_RAW_ID or not (mapped == IGNORE or 0 <= mapped < len(index.classes)):
             raise ValueError(f"label map {raw}: {mapped}")
-
-
-def _is_side(value: object) -> bool:
-    return isinstance(value, int) and 0 < value <= MAX_SIDE
-
-
-def _painted_to_json(colours: dict[tuple[int, int, int], int] | None) -> list[list[int]] | None:
-    return None if colours is None else [[*colour, raw] for colour, raw in colours.items()]
-
-
-def _painted_from_json(entries: list[list[int]] | None) -> dict[tuple[int, int, int], int] | None:
-    return None if entries is None else {(r, g, b): raw for r, g, b, raw in entries}

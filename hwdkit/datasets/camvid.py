@@ -1,7 +1,4 @@
-"""CamVid in the SegNet split: road scenes at 480x360, 11 classes.
-
-The class table and the on-disk layout live here; reading and checking live in `layout.py` and `verify.py`.
-"""
+"""CamVid in the SegNet split: road scenes at 480x360, 11 classes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Cityscapes, fine annotations: 19 evaluated classes of street scenes, from the `labelIds` files.
-
-The class table and the on-disk layout live here; reading and checking live in `layout.py` and `verify.py`.
-"""
+"""Cityscapes, fine annotations: 19 evaluated classes of street scenes, from the `labelIds` files."""
 
 from __future__ import annotations
 

@@ -7,15 +7,12 @@ papers on distillation count all 182 nevertheless; for their numbers there is `c
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
-from hwdkit.datasets.layout import Layout, SplitFiles, files_in, first_folder, names_in
+from hwdkit.datasets.layout import Layout, SplitFiles, files_in, first_folder, names_in, rows_of
 from hwdkit.datasets.voc import bit_colour
 from hwdkit.types import IGNORE
-
-TABLE = Path(__file__).parent / "tables" / "coco-stuff.csv"
 
 
 class Label(NamedTuple):
@@ -32,16 +29,12 @@ class Label(NamedTuple):
     class_index: int | None
 
 
-def read_table() -> tuple[Label, ...]:
-    """Read the class table, in the order of its ids."""
-    with TABLE.open(encoding="utf-8", newline="") as file:
-        return tuple(
-            Label(int(row["raw"]), row["name"], int(row["index"]) if row["index"] else None)
-            for row in csv.DictReader(file)
-        )
+LABELS = tuple(
+    Label(int(row["raw"]), row["name"], int(row["index"]) if row["index"] else None)
+    for row in rows_of("coco-stuff")
+)
+"""In the order of their ids."""
 
-
-LABELS = read_table()
 EVALUATED = tuple(label for label in LABELS if label.class_index is not None)
 
 
@@ -67,18 +60,14 @@ def list_files_10k(root: Path) -> dict[str, SplitFiles]:
     images, labels = files_in(root, "images", ".jpg"), files_in(root, "annotations", ".mat")
     listed = {}
     for split, name in (("train", "train"), ("val", "test")):
-        names = names_in(root / "imageLists" / f"{name}.txt")
-        listed[split] = SplitFiles(
-            {key: images[key] for key in names if key in images},
-            {key: labels[key] for key in names if key in labels},
-        )
+        listed[split] = SplitFiles(images, labels).only(names_in(root / "imageLists" / f"{name}.txt"))
     return listed
 
 
 def _labels(root: Path, folder: str) -> dict[str, str]:
     # Other tools leave their conversions beside the originals.
-    found = files_in(root, folder, ".png")
-    return {key: path for key, path in found.items() if not key.endswith("TrainIds")}
+    labels = files_in(root, folder, ".png")
+    return {key: path for key, path in labels.items() if not key.endswith("TrainIds")}
 
 
 def _layout_164k(name: str, labels: tuple[Label, ...], label_map: dict[int, int]) -> Layout:

@@ -5,10 +5,11 @@ Only names of files are looked at here; what is in them is the business of `veri
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from hwdkit.errors import DataError
@@ -19,6 +20,11 @@ class SplitFiles(NamedTuple):
 
     images: dict[str, str]
     labels: dict[str, str]
+
+    def only(self, keys: Collection[str]) -> SplitFiles:
+        """Those of these keys, in their order."""
+        images, labels = ({key: side[key] for key in keys if key in side} for side in self)
+        return SplitFiles(images, labels)
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,13 @@ class Layout:
         return {split: paired(files) for split, files in self.list_files(root).items()}
 
 
-def files_in(root: Path, folder: str, suffix: str) -> dict[str, str]:
+def rows_of(table: str) -> list[dict[str, str]]:
+    """Read a table of classes, `tables/TABLE.csv`."""
+    with (Path(__file__).parent / "tables" / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files_in(root: Path, folder: str | PurePosixPath, suffix: str) -> dict[str, str]:
     """List the files of one folder and of the folders directly below it, by key.
 
     Args:
@@ -74,17 +86,17 @@ def files_in(root: Path, folder: str, suffix: str) -> dict[str, str]:
     Returns:
         key -> path relative to root, with forward slashes.
     """
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     start = root / folder
     if not start.is_dir():
-        return found
+        return files
     for below in ("", *sorted(entry.name for entry in os.scandir(start) if entry.is_dir())):
         for entry in os.scandir(start / below):
             # Hidden files are the litter of archivers (._x.png), never data.
             if entry.name.endswith(suffix) and not entry.name.startswith("."):
                 key = f"{below}/{entry.name}" if below else entry.name
-                found[key.removesuffix(suffix)] = f"{folder}/{key}"
-    return found
+                files[key.removesuffix(suffix)] = f"{folder}/{key}"
+    return files
 
 
 def names_in(path: Path) -> list[str]:
@@ -158,8 +170,8 @@ def how_to_get(layout: Layout) -> str:
 
 def _missing(layout: Layout, root: Path) -> list[str]:
     missing = []
-    for wanted in layout.must_have:
-        first, *others = wanted.split("|")
+    for alternatives in layout.must_have:
+        first, *others = alternatives.split("|")
         if not any((root / path).exists() for path in (first, *others)):
             missing.append(f"{first} (or {', '.join(others)})" if others else first)
     return missing

@@ -1,11 +1,8 @@
-"""Pascal VOC 2012 with the labels of SBD: 20 kinds of objects and a background, 10 582 images to train on.
-
-The class table and the on-disk layout live here; reading and checking live in `layout.py` and `verify.py`.
-"""
+"""Pascal VOC 2012 with the labels of SBD: 20 kinds of objects and a background, 10 582 images to train on."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hwdkit.datasets.layout import Layout, SplitFiles, files_in, first_folder, names_in
 from hwdkit.types import IGNORE
@@ -55,40 +52,32 @@ def bit_colour(index: int) -> tuple[int, int, int]:
 def list_files(root: Path) -> dict[str, SplitFiles]:
     """Find the images and labels of the augmented training set and of VOC's own validation set.
 
-    Trained on is what VOC or SBD label, less what VOC validates on. Where both label an image, VOC's label is
-    taken, which knows borders. A folder SegmentationClassAug, in which somebody has merged them already, goes
-    before both, with its list trainaug.txt if there is one.
+    The training set is every image that VOC or SBD labels, without VOC's validation images. Where both label
+    an image, VOC's label is taken: it marks borders. A folder SegmentationClassAug, which holds both already
+    merged, is used instead of both, with its list trainaug.txt if there is one.
     """
-    voc = first_folder(root, *VOC_FOLDERS).removeprefix(".")
+    voc = PurePosixPath(first_folder(root, *VOC_FOLDERS))
+    images = files_in(root, voc / "JPEGImages", ".jpg")
+    voc_labels = labels = files_in(root, voc / "SegmentationClass", ".png")
+    merged = files_in(root, voc / "SegmentationClassAug", ".png")
     lists = root / voc / "ImageSets/Segmentation"
-    images = files_in(root, _below(voc, "JPEGImages"), ".jpg")
-    own = files_in(root, _below(voc, "SegmentationClass"), ".png")
-    validated = set(names_in(lists / "val.txt"))
-    trained = set(names_in(lists / "train.txt"))
-    merged = files_in(root, _below(voc, "SegmentationClassAug"), ".png")
+    validation, train = set(names_in(lists / "val.txt")), set(names_in(lists / "train.txt"))
     if merged:
-        trained = set(names_in(lists / "trainaug.txt")) or trained | merged.keys()
-        labels = {**own, **merged}
+        train = set(names_in(lists / "trainaug.txt")) or train | merged.keys()
+        labels = {**labels, **merged}
     else:
         sbd = first_folder(root, *SBD_FOLDERS)
-        trained.update(names_in(root / sbd / "train.txt"), names_in(root / sbd / "val.txt"))
+        train.update(names_in(root / sbd / "train.txt"), names_in(root / sbd / "val.txt"))
         images = {**files_in(root, f"{sbd}/img", ".jpg"), **images}
-        labels = {**files_in(root, f"{sbd}/cls", ".mat"), **own}
+        labels = {**files_in(root, f"{sbd}/cls", ".mat"), **labels}
     return {
-        "train": _chosen(trained - validated, images, labels),
-        "val": _chosen(validated, images, own),
+        "train": SplitFiles(images, labels).only(train - validation),
+        "val": SplitFiles(images, voc_labels).only(validation),
     }
 
 
-def _below(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
-
-
-def _chosen(names: set[str], images: dict[str, str], labels: dict[str, str]) -> SplitFiles:
-    return SplitFiles(
-        {name: images[name] for name in names if name in images},
-        {name: labels[name] for name in names if name in labels},
-    )
+def _in_voc(path: str) -> list[str]:
+    return [str(PurePosixPath(folder, path)) for folder in VOC_FOLDERS]
 
 
 VOC_AUG = Layout(
@@ -99,16 +88,10 @@ VOC_AUG = Layout(
     published={"train": 10582, "val": 1449},
     inner_folders=("VOC", "VOCtrainval_11-May-2012"),
     must_have=(
-        *(
-            "|".join(_below(folder.removeprefix("."), name) for folder in VOC_FOLDERS)
-            for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation/val.txt")
-        ),
-        "|".join(
-            (
-                *(f"{folder}/cls" for folder in SBD_FOLDERS),
-                *(_below(folder.removeprefix("."), "SegmentationClassAug") for folder in VOC_FOLDERS),
-            )
-        ),
+        "|".join(_in_voc("JPEGImages")),
+        "|".join(_in_voc("SegmentationClass")),
+        "|".join(_in_voc("ImageSets/Segmentation/val.txt")),
+        "|".join([*(f"{folder}/cls" for folder in SBD_FOLDERS), *_in_voc("SegmentationClassAug")]),
     ),
     expected=(
         "VOCdevkit/VOC2012/{JPEGImages,SegmentationClass}/ and ImageSets/Segmentation/{train,val}.txt\n"

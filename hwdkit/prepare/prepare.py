@@ -6,12 +6,12 @@ Folders are read where they are, archives are unpacked first; no index is writte
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hwdkit.data.index import FILE_NAME, DatasetIndex, load_index, save_index
+from hwdkit.data.index import FILE_NAME, DatasetIndex, load_index, prepare_command, save_index
 from hwdkit.data.parallel import Progress
 from hwdkit.datasets.layout import Layout, how_to_get, locate
 from hwdkit.datasets.scenes import SCENES
@@ -46,176 +46,112 @@ def prepare(
         root: data root.
         source: the downloaded archives, the unpacked dataset, or the folder around it. None: it already lies
             in `root/name`, or was prepared from elsewhere before; for own data, else the current folder.
-        own: the user's own data; what it leaves open is as in the earlier index.
+        own: of the user's own data; what it leaves open is as in the earlier index.
         check: check everything again, compare with the index if there is one, write nothing.
         allow_partial: accept counts other than the published ones, or files without a partner in own data;
             the index says so.
         overwrite: check again even if nothing changed; for scenes: draw again.
         scenes: what to draw; only for the dataset of that name.
         workers: processes; None = one a core.
-        progress: told of every few files.
+        progress: called every few files.
 
     Raises:
-        DataError: whatever is wrong with the data, all of it at once. No index was written.
+        DataError: everything that is wrong with the data, at once. No index was written.
     """
     sources = [source] if isinstance(source, Path) else list(source or ())
     folder = root / name
     earlier = _index_or_none(folder)
-    if own is None and layout_of(name) is SCENES:
-        if sources:
-            raise DataError(
-                "scenes is drawn by hwdkit: it takes no --source", hint="Run: hwdkit prepare-data scenes"
-            )
-        if not check:
-            drawn = scenes or SceneOptions()
-            return generate(root, drawn, overwrite=overwrite, workers=workers, progress=progress)
-    origin = _Origin(
-        folder, sources, earlier, check=check, overwrite=overwrite, workers=workers, progress=progress
-    )
-    origin.require_finished()
-    if own is None:
-        plan = _published(layout_of(name), origin, allow_partial=allow_partial)
+    published = layout_of(name) if own is None else None
+    if published is SCENES and sources:
+        raise DataError("scenes are drawn by hwdkit: leave --source out")
+    if published is SCENES and not check:
+        drawn = scenes or SceneOptions()
+        return generate(root, drawn, overwrite=overwrite, workers=workers, progress=progress)
+    _require_unpacked(sources, folder, earlier)
+    if sources:
+        parts = () if published is None else published.must_have
+        files = gather(
+            sources, folder / FILES, parts=parts, write=not check, again=overwrite, progress=progress
+        )
+        if published is not None:
+            files = locate(published, files, allow_partial=allow_partial)
+        elif own is not None:
+            files = _around(files, own.images or (earlier.options.get("images") if earlier else None))
     else:
-        plan = _own(name, own, origin, allow_partial=allow_partial)
-    if earlier is not None and not (check or overwrite) and plan.describes(earlier):
+        files = _files_below(folder, published, earlier, allow_partial=allow_partial)
+    if own is not None:
+        layout, options = describe(name, files, own, earlier=earlier, leave_out=allow_partial)
+    else:
+        layout, options = layout_of(name), {}
+    if layout is SCENES and earlier is not None:
+        options = earlier.options
+        layout = replace(layout, published={split: options[split] for split in ("train", "val")})
+    may_stay = earlier is not None and (allow_partial or not earlier.partial) and not (check or overwrite)
+    if earlier is not None and may_stay and _is_current(earlier, layout, files, options):
         return earlier
     index = verify(
-        plan.layout,
-        plan.files,
-        published=plan.published,
-        allow_partial=plan.allow_partial,
-        options=plan.options,
-        workers=workers,
-        progress=progress,
+        layout, files, allow_partial=allow_partial, options=options, workers=workers, progress=progress
     )
-    index = replace(index, partial=index.partial or plan.without_partner > 0)
+    index = replace(index, partial=index.partial or options.get("left_out", False))
     if not check:
         save_index(index, folder)
     elif earlier is not None and earlier.fingerprint != index.fingerprint:
-        kind = name if own is None else f"folder --name {name}"
         raise DataError(
-            f"{plan.files} is sound, but is not what {folder / FILE_NAME} describes: fingerprint "
+            f"{files} has no errors, but is not what {folder / FILE_NAME} describes: fingerprint "
             f"{index.fingerprint[:12]}, the index has {earlier.fingerprint[:12]}",
-            hint=f"Run without --check to index it again: hwdkit prepare-data {kind} --data-root {root}",
+            hint=f"Run without --check to index it again: {prepare_command(folder)}",
         )
     return index
 
 
-@dataclass(frozen=True)
-class _Origin:
-    """Where a dataset is looked for, and what may be done there."""
-
-    folder: Path
-    sources: Sequence[Path]
-    earlier: DatasetIndex | None
-    check: bool
-    overwrite: bool
-    workers: int | None
-    progress: Progress | None
-
-    @property
-    def unpacked(self) -> Path:
-        return self.folder / FILES
-
-    @property
-    def indexed(self) -> Path | None:
-        """Where an earlier run found the files; None: nowhere, or they have moved away."""
-        return self.earlier.root if self.earlier is not None and self.earlier.root.is_dir() else None
-
-    def require_finished(self) -> None:
-        """Refuse to read what a stopped run has begun to unpack, unless this run will unpack it."""
-        if len(self.sources) == 1 and self.sources[0].is_dir():
-            read = self.sources[0]
-        elif self.sources:
-            return  # to be unpacked now, or `gather` complains
-        else:
-            read = self.indexed or self.unpacked
-        stopped = unfinished(self.unpacked)
-        if stopped and read.resolve().is_relative_to(self.unpacked.resolve()):
-            raise DataError(
-                f"{', '.join(stopped)} was not unpacked to the end",
-                where=str(self.unpacked),
-                hint="Run the command again with --source and the archive.",
-            )
-
-    def gathered(self, parts: Sequence[str] = ()) -> Path:
-        return gather(
-            self.sources,
-            self.unpacked,
-            parts=parts,
-            write=not self.check,
-            again=self.overwrite,
-            progress=self.progress,
-        )
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is to be checked, and what its index will record."""
-
-    layout: Layout
-    files: Path
-    published: Mapping[str, int]
-    allow_partial: bool
-    options: dict[str, Any] | None
-    without_partner: int = 0
-
-    def describes(self, index: DatasetIndex) -> bool:
-        """Say whether the check would find nothing new. Looks at names, sizes and times, not at content."""
-        if index.root != self.files.resolve() or index.stamp != stamp_of(self.layout, self.files):
-            return False
-        if self.options is None or self.layout is SCENES:
-            return self.allow_partial or not index.partial
-        if self.without_partner and not index.partial:
-            return False  # a file has come whose partner has not
-        # The splits and colours of own data may change while its files stay the same.
-        splits = {split: [(p.image, p.label) for p in pairs] for split, pairs in index.splits.items()}
-        same_splits = splits == self.layout.list_pairs(self.files)
-        return same_splits and index.options == self.options and index.palette == self.layout.palette
-
-
-def _published(layout: Layout, origin: _Origin, *, allow_partial: bool) -> _Plan:
-    files = _find_files(layout, origin, allow_partial=allow_partial)
-    if layout is SCENES and origin.earlier is not None:
-        counts = {split: origin.earlier.options[split] for split in ("train", "val")}
-        return _Plan(layout, files, counts, allow_partial, origin.earlier.options)
-    return _Plan(layout, files, layout.published, allow_partial, None)
-
-
-def _find_files(layout: Layout, origin: _Origin, *, allow_partial: bool) -> Path:
-    if origin.sources:
-        return locate(layout, origin.gathered(layout.must_have), allow_partial=allow_partial)
-    if origin.indexed is not None:
-        return origin.indexed
-    if not origin.folder.is_dir():
-        raise DataError(f"{origin.folder} does not exist", hint=how_to_get(layout))
-    source = origin.unpacked if origin.unpacked.is_dir() else origin.folder
-    return locate(layout, source, allow_partial=allow_partial)
-
-
-def _own(name: str, options: FolderOptions, origin: _Origin, *, allow_partial: bool) -> _Plan:
-    earlier = origin.earlier
-    if origin.sources:
-        images = options.images or (earlier.options.get("images") if earlier else None)
-        files = _around(origin.gathered(), images)
-    elif origin.indexed is not None:
-        files = origin.indexed
-    elif earlier is not None:
+def _require_unpacked(sources: Sequence[Path], folder: Path, earlier: DatasetIndex | None) -> None:
+    """Refuse to read what a stopped run has begun to unpack, unless this run will unpack it."""
+    unpacked = folder / FILES
+    if sources and not (len(sources) == 1 and sources[0].is_dir()):
+        return  # to be unpacked now, or `gather` complains
+    reads = sources[0] if sources else _indexed(earlier) or unpacked
+    stopped = unfinished(unpacked)
+    if stopped and reads.resolve().is_relative_to(unpacked.resolve()):
         raise DataError(
-            f"the files of {name} are gone: {earlier.root} does not exist",
-            where=str(origin.folder / FILE_NAME),
-            hint=f"Run: hwdkit prepare-data folder --name {name} --source …",
+            f"{', '.join(stopped)} was not unpacked to the end",
+            where=str(unpacked),
+            hint="Run the command again with --source and the archive.",
         )
-    else:
-        files = next((folder for folder in (origin.unpacked, origin.folder) if folder.is_dir()), Path())
-    data = describe(name, files, options, earlier=earlier, leave_out=allow_partial)
-    return _Plan(
-        data.layout,
-        files,
-        {},
-        allow_partial=False,
-        options=data.options,
-        without_partner=data.without_partner,
+
+
+def _indexed(earlier: DatasetIndex | None) -> Path | None:
+    """Where an earlier run found the files; None: nowhere, or they have moved away."""
+    return earlier.root if earlier is not None and earlier.root.is_dir() else None
+
+
+def _files_below(
+    folder: Path, published: Layout | None, earlier: DatasetIndex | None, *, allow_partial: bool
+) -> Path:
+    """Find the files of a dataset without --source."""
+    indexed, below = _indexed(earlier), [path for path in (folder / FILES, folder) if path.is_dir()]
+    if indexed is not None:
+        return indexed
+    if published is not None and below:
+        return locate(published, below[0], allow_partial=allow_partial)
+    if published is not None:
+        raise DataError(f"{folder} does not exist", hint=how_to_get(published))
+    if earlier is not None:
+        raise DataError(
+            f"the files of {folder.name} are gone: {earlier.root} does not exist",
+            where=str(folder / FILE_NAME),
+            hint=f"Run: {prepare_command(folder)} --source …",
+        )
+    return below[0] if below else Path()
+
+
+def _is_current(index: DatasetIndex, layout: Layout, files: Path, options: dict[str, Any]) -> bool:
+    """Say whether a check would find nothing new. Looks at names, sizes and times, not at content."""
+    # The splits and colours of a user's data may change while its files stay the same.
+    pairs = {split: [(p.image, p.label) for p in pairs] for split, pairs in index.splits.items()}
+    return (
+        (index.root, index.options, index.palette) == (files.resolve(), options, layout.palette)
+        and index.stamp == stamp_of(layout, files)
+        and pairs == {split: listed for split, listed in layout.list_pairs(files).items() if listed}
     )
 
 
@@ -231,4 +167,4 @@ def _index_or_none(folder: Path) -> DatasetIndex | None:
     try:
         return load_index(folder, files_must_exist=False)
     except DataError:
-        return None  # none yet, or one that is worth nothing: make a new one
+        return None  # none yet, or one that cannot be used: make a new one

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def generate(
         options: what to draw.
         overwrite: replace a dataset that was drawn with other options, or that was damaged.
         workers: processes; None = one a core.
-        progress: told of every few scenes.
+        progress: called every few scenes.
 
     Raises:
         DataError: another dataset is in the way.
@@ -86,10 +87,8 @@ def generate(
     try:
         os.chmod(temporary, 0o755)
         _draw_all(temporary, options, workers, progress)
-        counts = {"train": options.train, "val": options.val}
-        index = verify(
-            SCENES, temporary, published=counts, options=options.to_dict(), workers=workers, progress=progress
-        )
+        layout = dataclasses.replace(SCENES, published={"train": options.train, "val": options.val})
+        index = verify(layout, temporary, options=options.to_dict(), workers=workers, progress=progress)
         save_index(index, temporary)
         if overwrite and folder.exists():
             old = Path(tempfile.mkdtemp(prefix=".scenes-old-", dir=root))
@@ -109,11 +108,10 @@ def _existing(folder: Path, options: SceneOptions) -> DatasetIndex:
     if not (folder / FILE_NAME).is_file():
         raise DataError(f"{folder} is not empty and was not made by hwdkit", hint="Use --data-root DIR.")
     index = load_index(folder)
-    wanted = options.to_dict()
     different = [
-        f"{key} {index.options.get(key)}, not {wanted[key]}"
-        for key in wanted
-        if index.options.get(key) != wanted[key]
+        f"{key} {index.options.get(key)}, not {value}"
+        for key, value in options.to_dict().items()
+        if index.options.get(key) != value
     ]
     if different:
         raise DataError(f"{folder} was drawn with {', '.join(different)}", hint=elsewhere)
@@ -127,19 +125,13 @@ def _draw_all(folder: Path, options: SceneOptions, workers: int | None, progress
         for side in ("images", "labels"):
             (folder / side / split).mkdir(parents=True)
     tasks = [("train", i) for i in range(options.train)] + [("val", i) for i in range(options.val)]
-    draw = _Draw(folder, options)
-    on_all_cores(draw, tasks, workers=workers, doing="drawing scenes", progress=progress)
+    on_all_cores(
+        partial(_draw, folder, options), tasks, workers=workers, doing="drawing scenes", progress=progress
+    )
 
 
-@dataclass(frozen=True)
-class _Draw:
-    """Draws one scene; an object, so that it travels to other processes with its options."""
-
-    folder: Path
-    options: SceneOptions
-
-    def __call__(self, task: tuple[str, int]) -> None:
-        split, i = task
-        image, label = scenes.render(self.options.seed, FIRST_SCENE[split] + i, size=self.options.size)
-        Image.fromarray(image).save(self.folder / "images" / split / f"{i:06d}.png")
-        Image.fromarray(label).save(self.folder / "labels" / split / f"{i:06d}.png")
+def _draw(folder: Path, options: SceneOptions, scene: tuple[str, int]) -> None:
+    split, i = scene
+    image, label = scenes.render(options.seed, FIRST_SCENE[split] + i, size=options.size)
+    Image.fromarray(image).save(folder / "images" / split / f"{i:06d}.png")
+    Image.fromarray(label).save(folder / "labels" / split / f"{i:06d}.png")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,19 +40,19 @@ class PairReport(NamedTuple):
     problems: tuple[str, ...]
 
 
+@dataclass(frozen=True)
 class PairCheck:
     """Checks one pair at a time; an object, so that it travels to other processes with its label map.
 
-    Args:
+    Attributes:
         root: folder that paths are relative to.
         lookup: the dataset's label map.
         read_label: decodes its label files.
     """
 
-    def __init__(self, root: Path, lookup: LabelLookup, read_label: LabelReader) -> None:
-        self.root = root
-        self.lookup = lookup
-        self.read_label = read_label
+    root: Path
+    lookup: LabelLookup
+    read_label: LabelReader
 
     def __call__(self, pair: tuple[str, str]) -> PairReport:
         """Decode both files of a pair and compare them."""
@@ -90,7 +90,6 @@ def verify(
     layout: Layout,
     root: Path,
     *,
-    published: Mapping[str, int],
     allow_partial: bool = False,
     options: dict[str, Any] | None = None,
     workers: int | None = None,
@@ -99,13 +98,12 @@ def verify(
     """Check every file of a dataset and return its index, without writing it.
 
     Args:
-        layout: which dataset.
+        layout: which dataset. Each split must have as many pairs as published.
         root: where its files are.
-        published: pairs that each split must have.
-        allow_partial: accept other counts, and splits without pairs.
+        allow_partial: accept other counts, and splits without pairs; the index says so.
         options: how a generated dataset was made, or where a user's own lies; recorded.
         workers: processes; None = one a core.
-        progress: told of every few pairs.
+        progress: called every few pairs.
 
     Raises:
         DataError: with every problem found, of which the first `LISTED` are spelled out.
@@ -113,12 +111,14 @@ def verify(
     listing = layout.list_files(root)
     stamp = stamp_of(layout, root)  # taken first: a file that changes while we read must not look checked
     miscounted = []
-    for split, expected in published.items():
-        found = len(paired(listing[split])) if split in listing else 0
-        if found != expected and not (split in layout.optional and split not in listing):
-            miscounted.append(f"{split}: {found} pairs of image and label, {expected} are published")
+    for split, expected in layout.published.items():
+        count = len(paired(listing[split])) if split in listing else 0
+        if count != expected and not (split in layout.optional and split not in listing):
+            miscounted.append(f"{split}: {count} pairs of image and label, {expected} are published")
     damaged = [line for files in listing.values() for line in unpaired(files)]
-    may_go = bool(damaged) and not published  # of own data nobody else knows how much there should be
+    may_leave_out = (
+        bool(damaged) and not layout.published
+    )  # only the user knows how much data there should be
     work = [(split, pair) for split, files in listing.items() for pair in paired(files)]
     lookup = LabelLookup(layout.label_map, classes=len(layout.classes))
     check = PairCheck(root, lookup, reader_of(layout.label_colours))
@@ -127,7 +127,13 @@ def verify(
     )
     damaged += [line for report in reports for line in report.problems]
     if damaged or (miscounted and not allow_partial) or not work:
-        raise _failure(layout, root, miscounted if not allow_partial else [], damaged, may_go=may_go)
+        problems = [*([] if allow_partial else miscounted), *damaged] or ["no pair of image and label found"]
+        hint = "Repair or replace these files and run the command again. Nothing was written."
+        if miscounted and not (allow_partial or damaged):
+            hint = "Complete the data, or accept a subset with --allow-partial (recorded in the index)."
+        if may_leave_out:
+            hint += "\n  Files without a partner are left out with --allow-partial (recorded in the index)."
+        raise _failure(layout, root, problems, hint)
 
     splits: dict[str, list[Pair]] = {}
     raw_ids: dict[str, Counter[int]] = {}
@@ -162,18 +168,14 @@ def stamp_of(layout: Layout, root: Path) -> str:
     Cheap enough to ask on every run whether anything changed since the last full check.
     """
     listing = layout.list_files(root)
-    paths = sorted(p for files in listing.values() for side in files for p in side.values())
-    return _digest([_meaning(layout), list(_touched(root, paths))])
-
-
-def _touched(root: Path, paths: Iterable[str]) -> Iterable[tuple[str, int, int]]:
-    for path in paths:
+    touched: list[tuple[str, int, int]] = []
+    for path in sorted(p for files in listing.values() for side in files for p in side.values()):
         try:
             status = (root / path).stat()
+            touched.append((path, status.st_size, status.st_mtime_ns))
         except OSError:  # a dangling link: the full check will name it
-            yield path, -1, -1
-        else:
-            yield path, status.st_size, status.st_mtime_ns
+            touched.append((path, -1, -1))
+    return _digest([_meaning(layout), touched])
 
 
 def _meaning(layout: Layout) -> list[Any]:
@@ -190,31 +192,16 @@ def _digest(content: Any) -> str:
 
 
 def _statistics(images: int, raw_ids: Counter[int], layout: Layout, lookup: LabelLookup) -> SplitStatistics:
-    pixels = [0] * len(layout.classes)
-    ignored = 0
+    pixels: Counter[int] = Counter()
     for raw, count in raw_ids.items():
-        mapped = lookup.known[raw]
-        if mapped == IGNORE:
-            ignored += count
-        else:
-            pixels[mapped] += count
-    return SplitStatistics(images, tuple(pixels), ignored, dict(raw_ids))
+        pixels[lookup.known[raw]] += count
+    of_classes = tuple(pixels[c] for c in range(len(layout.classes)))
+    return SplitStatistics(images, of_classes, pixels[IGNORE], dict(raw_ids))
 
 
-def _failure(
-    layout: Layout, root: Path, miscounted: list[str], damaged: list[str], *, may_go: bool
-) -> DataError:
-    problems = miscounted + damaged
-    if not problems:
-        problems = ["no pair of image and label found"]
+def _failure(layout: Layout, root: Path, problems: list[str], hint: str) -> DataError:
     shown = [f"  {line}" for line in problems[:LISTED]]
     if len(problems) > LISTED:
         shown.append(f"  and {len(problems) - LISTED} more")
     noun = "problem" if len(problems) == 1 else "problems"
-    if miscounted and not damaged:
-        hint = "Complete the data, or accept a subset with --allow-partial (recorded in the index)."
-    else:
-        hint = "Mend or replace these files and run the command again. Nothing was written."
-    if may_go:
-        hint += "\n  Files without a partner are left out with --allow-partial (recorded in the index)."
-    return DataError(f"{layout.name} in {root}: {len(problems)} {noun}\n" + "\n".join(shown), hint=hint)
+    return DataError("\n".join([f"{layout.name} in {root}: {len(problems)} {noun}", *shown]), hint=hint)

@@ -76,7 +76,7 @@ def test_options_of_scenes_mean_nothing_elsewhere(tmp_path: Path) -> None:
 
 
 def test_scenes_take_no_source(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="takes no --source"):
+    with pytest.raises(DataError, match="leave --source out"):
         prepare("scenes", tmp_path, source=[tmp_path])
 
 

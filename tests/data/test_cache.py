@@ -345,7 +345,7 @@ def test_too_little_room_is_said_before_anything_is_written(
     assert caught.value.exit_code == 6
     home = folder / "cache"
     assert caught.value.message == (
-        f"the cache of ade20k takes 0.0 MB and leaves 0.3 GB alone, but {home} has 0.3 GB free"
+        f"the cache of ade20k takes 4.0 kB and must leave 268.4 MB free, but {home} has 268.4 MB free"
     )
     assert names(folder) == ["dataset.json"]
     free += 1

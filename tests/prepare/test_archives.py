@@ -330,7 +330,7 @@ def test_an_encrypted_zip_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_also_a_folder_is_a_data_error(tmp_path: Path) -> None:
     archive = write(tmp_path / "pack.tar", {"a": b"1", "a/b": b"2"})
-    with pytest.raises(DataError, match="a/b is both a file and a folder"):
+    with pytest.raises(DataError, match="'a/b' is both a file and a folder"):
         unpack([archive], tmp_path / "files")
     assert not is_unpacked([archive], tmp_path / "files")
 

@@ -386,7 +386,7 @@ def test_a_link_to_a_folder_is_not_unpacked_through(tmp_path: Path, cityscapes: 
     archive = zipped(cityscapes, tmp_path / "gtFine.zip", below="gtFine")
     sources = [cityscapes / "leftImg8bit", cityscapes / "gtFine"]
     prepare("cityscapes", root=tmp_path / "data", source=sources, allow_partial=True)
-    with pytest.raises(DataError, match="files holds a link gtFine too"):
+    with pytest.raises(DataError, match="files also holds a link gtFine"):
         prepare("cityscapes", root=tmp_path / "data", source=[sources[0], archive], allow_partial=True)
     twins = [cityscapes, cityscapes]
     with pytest.raises(DataError, match="have the same name"):
@@ -410,11 +410,11 @@ def test_an_archive_is_not_mixed_with_an_earlier_one(tmp_path: Path, ade20k: Pat
         path.unlink()
     new = zipped(ade20k, tmp_path / "v2.zip")
     for check in (False, True):
-        with pytest.raises(DataError, match=r"files holds v1\.zip too") as caught:
+        with pytest.raises(DataError, match=r"files also holds v1\.zip") as caught:
             prepare("ade20k", root=root, source=new, allow_partial=True, check=check)
         assert f"Delete {files}" in caught.value.hint
     new.rename(old)
-    with pytest.raises(DataError, match=r"files holds an earlier v1\.zip too"):
+    with pytest.raises(DataError, match=r"files also holds an earlier v1\.zip"):
         prepare("ade20k", root=root, source=old, allow_partial=True)
     shutil.rmtree(files)
     assert prepare("ade20k", root=root, source=old, allow_partial=True).statistics["val"].images == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
+from rich.filesize import decimal
 from rich.text import Text
 
 from hwdkit.commands.prepare_data import FOLDER, PrepareData
@@ -18,7 +19,6 @@ from hwdkit.data.index import FILE_NAME, DatasetIndex, SplitStatistics
 from hwdkit.data.parallel import Progress
 from hwdkit.datasets.table import DATASETS
 from hwdkit.errors import EnvironmentFailure
-from hwdkit.prepare.archives import in_words
 from hwdkit.prepare.own.folder import FolderOptions, require_name
 from hwdkit.prepare.own.splits import SplitRule
 from hwdkit.prepare.prepare import prepare
@@ -188,7 +188,7 @@ def render(result: dict[str, Any]) -> Group:
     if result["cache"]:
         cached = result["cache"]
         how = "was there" if cached["already_there"] else f"written in {cached['seconds']:.0f} s"
-        lines.append(f"cache        {in_words(cached['bytes'])} in {cached['path']}, {how}")
+        lines.append(f"cache        {decimal(cached['bytes'])} in {cached['path']}, {how}")
     return Group(table, "", *(Text(line) for line in lines))
 
 

@@ -65,25 +65,10 @@ def require_name(name: str | None, taken: Mapping[str, object]) -> str:
     return name
 
 
-@dataclass(frozen=True)
-class OwnData:
-    """A user's dataset before its files have been read: how it lies, and what its index shall record.
-
-    Attributes:
-        layout: as of a published dataset.
-        options: to be recorded in the index.
-        without_partner: images without label and labels without image: faults, or left out.
-    """
-
-    layout: Layout
-    options: dict[str, Any]
-    without_partner: int
-
-
 def describe(
     name: str, root: Path, options: FolderOptions, *, earlier: DatasetIndex | None, leave_out: bool
-) -> OwnData:
-    """Bring together what is asked for and what an earlier index remembers.
+) -> tuple[Layout, dict[str, Any]]:
+    """Describe a user's data as a layout like a published one's, and by the options that its index records.
 
     Args:
         name: of the dataset.
@@ -134,7 +119,7 @@ def describe(
         "splits": rule.to_dict(),
         "left_out": leave_out and without_partner > 0,
     }
-    return OwnData(layout, recorded, without_partner)
+    return layout, recorded
 
 
 def _list_files(
