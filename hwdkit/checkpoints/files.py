@@ -75,6 +75,17 @@ def replacing(path: Path, *, new: bool = False) -> Iterator[Path]:
                 folder.rmdir()
 
 
+def write_file(path: Path, content: bytes) -> Path:
+    """Write a whole file, as `replacing` does, and hand its path back.
+
+    Raises:
+        EnvironmentFailure: it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
 def _name(temporary: Path, path: Path) -> None:
     """Give a complete file its name unless that is taken: a link fails where a rename would overwrite."""
     try:

@@ -1,4 +1,4 @@
-"""torch's and onnxruntime's exporters talk on stdout and in logs; a command's stdout is its result."""
+"""torch's and onnxruntime's exporters print to stdout and log; a command's stdout is its result."""
 
 from __future__ import annotations
 

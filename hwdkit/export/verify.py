@@ -44,8 +44,8 @@ def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
     """(3, H, W) uint8 at another size, uint8."""
     if tuple(picture.shape[-2:]) == size:
         return picture
-    made = F.interpolate(picture[None].float(), size, mode="bilinear", antialias=True)
-    return made[0].round().clamp(0, 255).to(torch.uint8)
+    smooth = F.interpolate(picture[None].float(), size, mode="bilinear", antialias=True)
+    return smooth[0].round().clamp(0, 255).to(torch.uint8)
 
 
 def as_input(images: Tensor, model: Segmenter, form: Form) -> Tensor:
@@ -72,8 +72,8 @@ def agreement(
     images, height, width = shape
     difference, other, pixels = 0.0, 0, 0
     for start in range(0, len(pictures), images):
-        taken = [pictures[(start + i) % len(pictures)] for i in range(images)]
-        batch = torch.stack([resized(picture, (height, width)) for picture in taken])
+        turn = [pictures[(start + i) % len(pictures)] for i in range(images)]
+        batch = torch.stack([resized(picture, (height, width)) for picture in turn])
         logits = model(batch).logits
         if form.output != "logits":
             logits = model.upsample(logits, (height, width))
@@ -86,15 +86,15 @@ def agreement(
                 hint=STATIC if form.dynamic else "",
             )
         classes = answer.long() if form.output == "classes" else answer.argmax(1)
-        own = logits.max(1)
+        best = logits.max(1)
         if form.output == "classes":
-            gaps = own.values - logits.gather(1, classes[:, None])[:, 0]
+            gaps = best.values - logits.gather(1, classes[:, None])[:, 0]
         else:
             gaps = (logits - answer).abs()
         # Python's max would drop a NaN that comes second.
         worst = float(gaps.max())
         difference = worst if math.isnan(worst) or math.isnan(difference) else max(difference, worst)
-        other += int((own.indices != classes).sum())
+        other += int((best.indices != classes).sum())
         pixels += classes.numel()
     return Agreement((images, 3, height, width), difference, other / pixels)
 
@@ -111,13 +111,13 @@ def _run(exported: Exported, batch: Tensor, form: Form) -> Tensor:
         ) from error
 
 
-def require_agreement(found: list[Agreement], *, tolerance: float, form: Form) -> None:
+def require_agreement(shapes: list[Agreement], *, tolerance: float, form: Form) -> None:
     """Refuse a file that is further from the network than `tolerance`.
 
     Raises:
         CheckpointError: naming the worst shape.
     """
-    for at in found:
+    for at in shapes:
         if not at.difference <= tolerance:  # NaN fails too
             raise CheckpointError(
                 f"the exported file differs from the network by {at.difference:.3g} in its logits at "

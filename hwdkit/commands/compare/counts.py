@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from hwdkit import __version__
-from hwdkit.checkpoints.files import replacing
+from hwdkit.checkpoints.files import write_file
 from hwdkit.commands.compare.runs import Checkpoint
 from hwdkit.engine.networks import load_network
 from hwdkit.engine.opened import Images
@@ -40,32 +40,27 @@ def counted(
     """Counts of one network, from an earlier comparison or by evaluating it; then it leaves the memory.
 
     Args:
-        network: which.
-        images: what it is shown.
-        setting: how they are shown.
-        device: to compute on.
         folder: where counts are kept; None is nowhere.
         position: which of how many networks it is, for the log.
-
-    Raises:
-        DataError, OutOfMemory: while evaluating.
     """
-    kept = None if folder is None else folder / f"{_key(network, setting)}.npy"
-    counts = None if kept is None else read_counts(kept, (setting.images, 3, len(setting.classes)))
-    if counts is not None:
+    file = None if folder is None else folder / f"{_key(network, setting)}.npy"
+    if file and (counts := read_counts(file, (setting.images, 3, len(setting.classes)))) is not None:
         log.info("network %s: %s, counts of an earlier comparison", position, network.argument)
         return counts
-    loaded = load_network(network.path)
+    model = load_network(network.loaded.path).model
     began = time.monotonic()
     with (
         explained_memory(MEMORY_HINT),
         console.progress(f"network {position}", setting.images) as advance,
     ):
-        model = loaded.model.to(device)
-        counts = image_counts(model, images.pairs(), setting.protocol, images=setting.images, advance=advance)
+        counts = image_counts(
+            model.to(device), images.pairs(), setting.protocol, images=setting.images, advance=advance
+        )
     log.info("network %s: %s, %.0f s", position, network.argument, time.monotonic() - began)
-    if kept is not None:
-        _write(kept, counts)
+    if file:
+        buffer = io.BytesIO()
+        np.save(buffer, counts, allow_pickle=False)
+        write_file(file, buffer.getvalue())
     return counts
 
 
@@ -90,10 +85,3 @@ def read_counts(path: Path, shape: tuple[int, int, int]) -> Counts | None:
         log.debug("%s: %s", path, error)
     log.warning("%s holds no counts: evaluating again", path)
     return None
-
-
-def _write(path: Path, counts: Counts) -> None:
-    file = io.BytesIO()
-    np.save(file, counts, allow_pickle=False)
-    with replacing(path) as temporary:
-        temporary.write_bytes(file.getvalue())

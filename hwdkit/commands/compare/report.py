@@ -7,20 +7,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Group as Page
 
-from hwdkit.checkpoints.files import replacing
+from hwdkit.checkpoints.files import write_file
 from hwdkit.commands.compare import Compare
 from hwdkit.commands.compare.counts import counted
 from hwdkit.commands.compare.folders import with_runs_below
 from hwdkit.commands.compare.runs import Checkpoint, Group, read_groups
 from hwdkit.data.index import DatasetIndex
-from hwdkit.engine.networks import load_network
 from hwdkit.engine.opened import one_device, open_images
 from hwdkit.errors import UsageError
 from hwdkit.measure.bootstrap import Counts
 from hwdkit.measure.compare import compare
 from hwdkit.measure.comparison import Comparison, Member, Method, Setting
+from hwdkit.measure.profile import count_parameters, true_macs
 from hwdkit.recipe.protocol import Protocol
 from hwdkit.recipe.published import published
 from hwdkit.report import comparison as formats
@@ -53,7 +54,7 @@ def run(options: Compare, *, cpu: bool) -> tuple[Comparison, list[Path]]:
     base = _baseline(groups, options)
     networks = list({network.digest: network for group in groups for network in group.networks}.values())
     images = open_images(
-        load_network(networks[0].path),  # the others have the same classes
+        networks[0].loaded,  # the others have the same classes
         data_root=options.data_root,
         split=options.split,
         limit=options.limit,
@@ -105,21 +106,22 @@ def _baseline(groups: Sequence[Group], options: Compare) -> Group | None:
 
 
 def _method(group: Group, base: Group | None, counts: dict[str, Counts]) -> Method:
-    first = group.networks[0]
+    model = group.networks[0].loaded.model
+    image = torch.empty(1, 3, 512, 512, dtype=torch.uint8, device="meta")  # counts without computing
     return Method(
         name=group.name,
         role="baseline" if group is base else "teacher" if group.is_teacher else "student",
-        params=first.size.params,
-        gmacs=first.size.gmacs,
+        params=count_parameters(model)[1],
+        gmacs=true_macs(model, image, aux=False) / 1e9,
         members=tuple(
-            Member(str(each.path), each.digest, each.seed, counts[each.digest], each.costs)
+            Member(str(each.loaded.path), each.digest, each.seed, counts[each.digest], each.costs)
             for each in group.networks
         ),
     )
 
 
 def _data_notes(index: DatasetIndex, networks: Sequence[Checkpoint]) -> Iterator[str]:
-    other = [n for n in networks if n.metadata.get("dataset_fingerprint") != index.fingerprint]
+    other = [n for n in networks if n.loaded.metadata.get("dataset_fingerprint") != index.fingerprint]
     if other:
         paths = ", ".join(str(network.argument) for network in other)
         yield f"Trained on other files than {index.name} has here (its fingerprint differs): {paths}."
@@ -161,11 +163,7 @@ def write(comparison: Comparison, options: Compare) -> list[Path]:
         from hwdkit.report.plots.compare import intervals  # matplotlib, where a figure is asked for
 
         contents["compare.png"] = intervals(comparison)
-    written = []
-    for name, content in contents.items():
-        with replacing(options.out / name) as temporary:
-            temporary.write_bytes(content)
-        written.append(options.out / name)
+    written = [write_file(options.out / name, content) for name, content in contents.items()]
     if written:
         log.info("comparison: %s", ", ".join(str(path) for path in written))
     return written
@@ -173,13 +171,14 @@ def write(comparison: Comparison, options: Compare) -> list[Path]:
 
 def text(comparison: Comparison, form: str, options: Compare) -> str:
     """The comparison in one of the formats that are text."""
-    if form == "csv":
-        return formats.comparison_csv(comparison, per_class=options.per_class)
-    if form == "md":
-        return formats.comparison_markdown(comparison, per_class=options.per_class)
-    if form == "latex":
-        return formats.comparison_latex(comparison, per_class=options.per_class)
-    return formats.comparison_json(comparison)
+    if form == "json":
+        return formats.comparison_json(comparison)
+    writers = {
+        "csv": formats.comparison_csv,
+        "md": formats.comparison_markdown,
+        "latex": formats.comparison_latex,
+    }
+    return writers[form](comparison, per_class=options.per_class)
 
 
 def render(comparison: Comparison, options: Compare) -> Page | str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Group
 from rich.text import Text
 
-from hwdkit.checkpoints.files import replacing
+from hwdkit.checkpoints.files import write_file
 from hwdkit.commands.per_class_report import PerClassReport
 from hwdkit.commands.per_class_report import report as per_class
 from hwdkit.commands.train.run import train
@@ -34,8 +33,7 @@ STUDENTS = {
 }
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(NamedTuple):
     """How much of the recipes' full length a demo has time for."""
 
     train_images: int
@@ -54,7 +52,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
     Args:
         out: new or empty folder; receives data/, runs/ and report/.
         seed: of all runs.
-        quick: a few steps of everything: the road without the view.
+        quick: a few steps of everything; the numbers mean nothing.
         cpu: do not use a GPU.
 
     Returns:
@@ -64,7 +62,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
         RecipeError: `out` is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RecipeError("the demo's folder is already used", where=str(out), hint="choose another --out")
+        raise RecipeError("the demo's folder is not empty", where=str(out), hint="choose another --out")
     budget = QUICK if quick else FULL
     began = time.perf_counter()
     data = out / "data"
@@ -105,34 +103,30 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
         "files": [str(path) for path in files],
         "seconds": round(time.perf_counter() - began, 1),
     }
-    _keep(out / "report" / "summary.json", json.dumps(summary, indent=2) + "\n")
-    _keep(out / "report" / "summary.md", summary_table(models).markdown() + "\n")
+    write_file(out / "report" / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_file(out / "report" / "summary.md", (summary_table(models).markdown() + "\n").encode())
     return summary
 
 
 def render(result: dict[str, Any]) -> Group:
     """The demo's one table, where the report lies, and what to type next."""
     short = result["iterations"]["student"]
-    told = "\n".join(
-        (
-            f"{result['images']} held-out images; {short} steps a student, one seed: no ranking of methods.",
-            f"{result['seconds']:.0f} s in all. Open {result['report']}",
-            "",
-            "Next:  hwdkit recipes list",
-            "       hwdkit prepare-data ade20k --source PATH && hwdkit distill --recipe ade20k-r18-hwd",
-        )
+    text = (
+        f"{result['images']} held-out images; {short} steps a student, one seed: no ranking of methods.\n"
+        f"{result['seconds']:.0f} s in all. Open {result['report']}\n\n"
+        "Next:  hwdkit recipes list\n"
+        "       hwdkit prepare-data ade20k --source PATH && hwdkit distill --recipe ade20k-r18-hwd"
     )
-    return Group(summary_table(result["models"]), Text(told))
+    return Group(summary_table(result["models"]), Text(text))
 
 
 def _overrides(seed: int, iterations: int) -> list[str]:
-    every = max(1, iterations // 10)
     return [
         f"seed={seed}",
         f"train.iterations={iterations}",
         f"train.evaluate_every={iterations}",
         f"train.save_every={iterations}",
-        f"train.log_every={every}",
+        f"train.log_every={max(1, iterations // 10)}",
     ]
 
 
@@ -141,7 +135,7 @@ def _rows(report: types.PerClassReport, seconds: dict[str, float]) -> list[dict[
     return [
         {
             "model": model.name,
-            # In the demo CWD is a student like HWD, not a stranger to compare with.
+            # In the demo CWD is a student like HWD, not one more network to compare with.
             "role": "student" if model.role == "compare" else model.role,
             "params": model.params,
             "gmacs": model.gmacs,
@@ -150,8 +144,3 @@ def _rows(report: types.PerClassReport, seconds: dict[str, float]) -> list[dict[
         }
         for model in sorted(report.models, key=lambda model: order[model.role])
     ]
-
-
-def _keep(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text)

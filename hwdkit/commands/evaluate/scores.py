@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from rich.console import Group
 from torch import Tensor
 
-from hwdkit.checkpoints.files import file_digest, replacing
+from hwdkit.checkpoints.files import file_digest, write_file
 from hwdkit.commands.evaluate import Evaluate
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.decode import raw_ids
@@ -34,8 +34,7 @@ def run(options: Evaluate, *, cpu: bool) -> dict[str, Any]:
 
     Raises:
         CheckpointError, DataError: the network or the dataset is missing, or they do not fit.
-        UsageError: predictions are to go into a folder that holds something.
-        EnvironmentFailure: or into one that cannot be written.
+        UsageError, EnvironmentFailure: the folder for predictions holds something, or cannot be written.
     """
     if options.save_predictions is not None:  # in every process, before the first of them writes
         paths.require_empty("--save-predictions", options.save_predictions)
@@ -83,14 +82,14 @@ def run(options: Evaluate, *, cpu: bool) -> dict[str, Any]:
 
 
 def gate(result: dict[str, Any], fail_under: float | None) -> GateError | None:
-    """Return the GateError (exit 9) to raise when mIoU is below the bound that the caller set."""
+    """The GateError (exit 9) to raise when mIoU is below the lower bound."""
     if fail_under is None or result["miou"] >= fail_under:
         return None
     return GateError(f"mIoU {result['miou']:.4f} is below --fail-under {fail_under:g}")
 
 
 def render(result: dict[str, Any]) -> Group:
-    """The means, per-class IoU, and what was measured how, for the terminal."""
+    """The means, per-class IoU, and how they were measured, for the terminal."""
     protocol = result["protocol"]
     how = f"{protocol['mode']}, scales {', '.join(f'{scale:g}' for scale in protocol['scales'])}"
     how += ", flip" if protocol["flip"] else ""
@@ -125,22 +124,17 @@ class _Pictures:
             self.raw_ids = raw_ids(dataset.index.label_map, classes=len(dataset.index.classes))
 
     def save(self, i: int, prediction: Tensor) -> None:
-        masks, overlays, predictions = (
-            self.options.save_masks,
-            self.options.save_overlays,
-            self.options.save_predictions,
-        )
-        if masks is None and overlays is None and predictions is None:
+        options, palette, name = self.options, self.dataset.index.palette, self.names[i]
+        if not (options.save_masks or options.save_overlays or options.save_predictions):
             return
         pixels = prediction.byte().cpu().numpy()
-        palette = self.dataset.index.palette
-        if masks is not None:
-            _write(masks / self.names[i], mask_png(pixels, palette))
-        if overlays is not None:
+        if options.save_masks:
+            write_file(options.save_masks / name, mask_png(pixels, palette))
+        if options.save_overlays:
             image = self.dataset.read(i)[0].permute(1, 2, 0).numpy()
-            _write(overlays / self.names[i], image_png(overlay(image, pixels, palette)))
-        if predictions is not None:
-            _write(predictions / self.names[i], ids_png(self.raw_ids[pixels]))
+            write_file(options.save_overlays / name, image_png(overlay(image, pixels, palette)))
+        if options.save_predictions:
+            write_file(options.save_predictions / name, ids_png(self.raw_ids[pixels]))
 
 
 def _file_names(images: list[str]) -> list[str]:
@@ -152,8 +146,3 @@ def _file_names(images: list[str]) -> list[str]:
         paths = [PurePosixPath(f"{image}.png") for image in images]
     # Whatever an index says, nothing is written outside the folder that was named.
     return ["/".join(part for part in path.parts if part not in ("/", "..")) for path in paths]
-
-
-def _write(path: Path, data: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)

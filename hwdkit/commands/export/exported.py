@@ -6,6 +6,7 @@ Nothing stands under the name that was asked for until it has been verified.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from torch import Tensor
 from hwdkit.checkpoints.files import replacing
 from hwdkit.commands.export import Export
 from hwdkit.commands.export import int8 as export_int8
-from hwdkit.commands.export.int8 import Calibration
 from hwdkit.commands.predict.images import MediaFile, find_images, read_upright
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex, load_index
 from hwdkit.engine.networks import Loaded, load_network, require_classes
+from hwdkit.engine.opened import Images
 from hwdkit.errors import DataError, GateError
-from hwdkit.export import files, verify
+from hwdkit.export import files as exported_files
+from hwdkit.export import verify
 from hwdkit.export.deployed import Form, trace
 from hwdkit.report.render import printable
 from hwdkit.terminal import paths
@@ -34,7 +36,7 @@ from hwdkit.terminal.sizes import height_by_width
 log = logging.getLogger("hwdkit")
 
 MEMORY_HINT = "give a smaller --input"
-SUFFIXES: dict[files.Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
+SUFFIXES: dict[exported_files.Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
 VERIFIED = 2
 """Pictures that a file is verified on, at each shape."""
 
@@ -54,20 +56,20 @@ def run(options: Export) -> tuple[dict[str, Any], GateError | None]:
     """
     paths.require_new_file("--out", options.out, suffix=SUFFIXES[options.format])
     if options.format == "onnx":
-        files.require_onnx()
-    found = find_images(list(options.images)) if options.images else []
+        exported_files.require_onnx()
+    files = find_images(options.images) if options.images else []
     loaded = load_network(options.checkpoint)
     loaded.model.cpu().eval()
     if options.format == "onnx":
-        files.require_room(loaded)
+        exported_files.require_room(loaded)
     index = _dataset(loaded, options)
     size = height_by_width("--input", options.size, least=32)
     form = Form(size=size, dynamic=options.axes, output=options.output, baked=options.bake)
-    metadata = files.description(loaded, form)
+    metadata = exported_files.description(loaded, form)
     with ExitStack() as stack:
         stack.enter_context(explained_memory(MEMORY_HINT))
         target = stack.enter_context(replacing(options.out, new=True))
-        pictures = _few_pictures(found, index, form) if options.verify else None
+        pictures = _few_pictures(files, index, form) if options.verify else None
         exact = target
         if options.int8:
             exact = target.with_name(f"{target.name}.fp32")
@@ -77,26 +79,14 @@ def run(options: Export) -> tuple[dict[str, Any], GateError | None]:
         quantised = None
         if options.int8:
             assert index is not None
+            source, calibration = _calibration(files, index, options.calibration)
+            val = SegmentationDataset(index, "val")
+            images = Images(val, min(len(val), options.limit or len(val)))
             quantised = export_int8.run(
-                exact,
-                target,
-                loaded,
-                _calibration(found, index, options.calibration),
-                form=form,
-                metadata=metadata,
-                val=SegmentationDataset(index, "val"),
-                limit=options.limit,
+                exact, target, loaded, calibration, images, source=source, form=form, metadata=metadata
             )
         written = target.stat().st_size
-    result = _document(loaded, options, metadata, form=form, bytes=written, verified=verified, int8=quantised)
-    gate = quantised and export_int8.gate(quantised, out=options.out, max_miou_drop=options.max_miou_drop)
-    return result, gate or None
-
-
-def _document(
-    loaded: Loaded, options: Export, metadata: dict[str, Any], *, form: Form, **facts: Any
-) -> dict[str, Any]:
-    return {
+    result = {
         "checkpoint": str(loaded.path),
         "checkpoint_sha256": metadata["checkpoint_sha256"],
         "out": str(options.out),
@@ -106,8 +96,12 @@ def _document(
         "input": "uint8 RGB" if form.baked else "float32, normalised",
         "input_contract": metadata["input_contract"],
         "classes": metadata["classes"],
-        **facts,
+        "bytes": written,
+        "verified": verified,
+        "int8": quantised,
     }
+    gate = quantised and export_int8.gate(quantised, out=options.out, max_miou_drop=options.max_miou_drop)
+    return result, gate or None
 
 
 def _dataset(loaded: Loaded, options: Export) -> DatasetIndex | None:
@@ -121,8 +115,8 @@ def _dataset(loaded: Loaded, options: Export) -> DatasetIndex | None:
     except DataError as error:
         if not options.int8:
             return None
-        what = f"--int8 measures mIoU on the checkpoint's dataset, also with --images: {error.message}"
-        raise DataError(what, where=error.where, hint=error.hint) from error
+        reason = f"--int8 measures mIoU on the checkpoint's dataset, also with --images: {error.message}"
+        raise DataError(reason, where=error.where, hint=error.hint) from error
     if options.int8:
         require_classes(loaded, index)
         needed = ("val",) if options.images else ("train", "val")
@@ -138,15 +132,15 @@ def _write(path: Path, loaded: Loaded, metadata: dict[str, Any], *, form: Form, 
     log.info("tracing %s", loaded.path)
     program = trace(loaded, form)
     if options.format == "onnx":
-        files.write_onnx(path, program, metadata, form=form, opset=options.opset)
+        exported_files.write_onnx(path, program, metadata, form=form, opset=options.opset)
     else:
-        files.write_torch_export(path, program, metadata)
+        exported_files.write_torch_export(path, program, metadata)
 
 
-def _few_pictures(found: list[MediaFile], index: DatasetIndex | None, form: Form) -> tuple[str, list[Tensor]]:
-    """What to verify on, and what to call it: the images named, the dataset's, or one that is drawn."""
-    if found:
-        return "images", [_upright(image) for image in found[:VERIFIED]]
+def _few_pictures(files: list[MediaFile], index: DatasetIndex | None, form: Form) -> tuple[str, list[Tensor]]:
+    """What to verify on, and its name: the images named, the dataset's, or a generated one."""
+    if files:
+        return "images", [_upright(file) for file in files[:VERIFIED]]
     if index is not None:
         split = "val" if index.splits.get("val") else next(iter(index.splits))
         dataset = SegmentationDataset(index, split)
@@ -154,40 +148,42 @@ def _few_pictures(found: list[MediaFile], index: DatasetIndex | None, form: Form
     return "a generated picture", [verify.generated_picture(form.size)]
 
 
-def _upright(image: MediaFile) -> Tensor:
-    return torch.from_numpy(read_upright(image.path).transpose(2, 0, 1).copy())
+def _upright(file: MediaFile) -> Tensor:
+    return torch.from_numpy(read_upright(file.path).transpose(2, 0, 1).copy())
 
 
 def _verified(
     path: Path, loaded: Loaded, pictures: tuple[str, list[Tensor]] | None, *, form: Form, options: Export
 ) -> dict[str, Any] | None:
     if pictures is None:
-        log.warning("--no-verify: nobody has looked whether the file computes what the network does")
+        log.warning("--no-verify: exported file not compared with the network")
         return None
     on, tensors = pictures
     log.info("verifying on %s", on)
-    exported = files.open_exported(path, options.format)
-    found = [
+    exported = exported_files.open_exported(path, options.format)
+    shapes = [
         verify.agreement(loaded.model, exported, tensors, form=form, shape=shape) for shape in form.shapes()
     ]
-    verify.require_agreement(found, tolerance=options.tolerance, form=form)
+    verify.require_agreement(shapes, tolerance=options.tolerance, form=form)
     return {
         "on": on,
         "pictures": len(tensors),
         "tolerance": options.tolerance,
-        "shapes": [at.to_dict() for at in found],
+        "shapes": [at.to_dict() for at in shapes],
     }
 
 
-def _calibration(found: list[MediaFile], index: DatasetIndex, count: int) -> Calibration:
+def _calibration(
+    files: list[MediaFile], index: DatasetIndex, count: int
+) -> tuple[dict[str, Any], Iterator[Tensor]]:
     """The images named, or training images evenly spread: a dataset's first ones may all show one town."""
-    if found:
-        taken = found[:count]
-        return Calibration("images", len(taken), (_upright(image) for image in taken))
+    if files:
+        files = files[:count]
+        return {"on": "images", "images": len(files)}, map(_upright, files)
     train = SegmentationDataset(index, "train")
     count = min(count, len(train))
     pictures = (train.read(i * len(train) // count)[0] for i in range(count))
-    return Calibration(f"{index.name} train", count, pictures)
+    return {"on": f"{index.name} train", "images": count}, pictures
 
 
 def render(result: dict[str, Any]) -> Group:

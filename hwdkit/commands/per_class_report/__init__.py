@@ -80,12 +80,14 @@ class PerClassReport(Networks):
 
     def __post_init__(self) -> None:
         if self.saved is None:
-            self._require_pair()
+            pair = {"--student": self.student, "--teacher": self.teacher}
+            if missing := " and ".join(option for option, path in pair.items() if not path):
+                raise UsageError(f"{missing} missing", hint="name both, or a finished report with --from")
             super().__post_init__()
         else:
             self._refuse_measuring()
         if not math.isfinite(self.tau):
-            raise UsageError(f"--tau: {self.tau} is no temperature")
+            raise UsageError(f"--tau: {self.tau} is not a finite temperature")
         if (self.divergence, self.map_) == ("kl", "logit"):
             raise UsageError(
                 "--divergence kl compares distributions, which logits are not: it needs --map activation"
@@ -95,19 +97,12 @@ class PerClassReport(Networks):
         writes = any(name != "table" for name in self.written)
         (paths.require_writable if writes else paths.require_folder)("--out", self.out)
 
-    def _require_pair(self) -> None:
-        missing = " and ".join(
-            f"--{name}" for name, path in (("student", self.student), ("teacher", self.teacher)) if not path
-        )
-        if missing:
-            raise UsageError(f"{missing} missing", hint="name both, or a finished report with --from")
-
     def _refuse_measuring(self) -> None:
-        """A finished report cannot be measured otherwise; a variable of the environment is no such wish."""
+        """A finished report cannot be measured again; an environment variable does not ask for it."""
         for name in (field.name for field in fields(self) if field.name in typed() - SHOWING):
             option = "--" + name.strip("_").replace("_", "-")
             raise UsageError(
-                f"{option} means nothing with --from: that report is measured already",
+                f"{option} means nothing with --from: that report is already measured",
                 hint="leave it out, or leave out --from to measure again",
             )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Group
 
-from hwdkit.checkpoints.files import replacing
+from hwdkit.checkpoints.files import write_file
 from hwdkit.commands import per_class_report as command
 from hwdkit.engine.opened import open_networks
 from hwdkit.measure.divergence import Measure
@@ -29,14 +30,11 @@ log = logging.getLogger("hwdkit")
 
 
 def run(options: command.PerClassReport, *, student: str = "student") -> tuple[PerClassReport, list[Path]]:
-    """Compute the report, or read it, and write its files.
+    """Compute the report, or read it, and write its files; return it and their paths.
 
     Args:
         options: of the command line.
-        student: what the report calls the student.
-
-    Returns:
-        The report, and the paths written.
+        student: name of the student in the report.
 
     Raises:
         CheckpointError, DataError: a network, the dataset or the saved report is missing or does not fit.
@@ -82,20 +80,18 @@ def measure(options: command.PerClassReport, *, student: str) -> PerClassReport:
 
 
 def write(report: PerClassReport, options: command.PerClassReport) -> list[Path]:
-    """Write the asked-for files into `options.out`; each replaces an older one only when it is complete.
+    """Write the files asked for into `options.out`; each replaces an older one when it is complete.
 
     The JSON and the page hold every class; `options.classes` is about all others.
     """
-    only = values.classes(options.classes or (), tuple(row.name for row in report.rows))
-    contents: dict[str, bytes] = {}
-    if "json" in options.written:
-        contents["per-class.json"] = per_class_json(report).encode()
-    if "csv" in options.written:
-        contents["per-class.csv"] = per_class_csv(report, only).encode()
-    if "md" in options.written:
-        contents["per-class.md"] = per_class_markdown(report, options.sort, only=only).encode()
-    if "latex" in options.written:
-        contents["per-class.tex"] = per_class_latex(report, options.sort, only=only).encode()
+    only = _shown(report, options)
+    texts: dict[str, tuple[str, Callable[[], str]]] = {
+        "json": ("per-class.json", lambda: per_class_json(report)),
+        "csv": ("per-class.csv", lambda: per_class_csv(report, only)),
+        "md": ("per-class.md", lambda: per_class_markdown(report, options.sort, only=only)),
+        "latex": ("per-class.tex", lambda: per_class_latex(report, options.sort, only=only)),
+    }
+    contents = {name: text().encode() for form, (name, text) in texts.items() if form in options.written}
     if "html" in options.written:
         from hwdkit.report.html.page import per_class_page
         from hwdkit.report.plots.per_class import iou_bars, td_ntd
@@ -104,11 +100,7 @@ def write(report: PerClassReport, options: command.PerClassReport) -> list[Path]
         drawn = replace(report, rows=tuple(report.ordered(only=only)))
         contents["per-class-iou.png"] = iou_bars(drawn)
         contents["td-ntd.png"] = td_ntd(drawn)
-    written = []
-    for name, content in contents.items():
-        with replacing(options.out / name) as temporary:
-            temporary.write_bytes(content)
-        written.append(options.out / name)
+    written = [write_file(options.out / name, content) for name, content in contents.items()]
     if written:
         log.info("report: %s", ", ".join(str(path) for path in written))
     return written
@@ -116,5 +108,8 @@ def write(report: PerClassReport, options: command.PerClassReport) -> list[Path]
 
 def render(report: PerClassReport, options: command.PerClassReport) -> Group:
     """The report as tables; where the terminal is too narrow, some columns are left out."""
-    only = values.classes(options.classes or (), tuple(row.name for row in report.rows))
-    return Group(*per_class_tables(report, options.sort, only=only))
+    return Group(*per_class_tables(report, options.sort, only=_shown(report, options)))
+
+
+def _shown(report: PerClassReport, options: command.PerClassReport) -> tuple[str, ...]:
+    return values.classes(options.classes or (), tuple(row.name for row in report.rows))

@@ -5,7 +5,6 @@ One image is in memory at a time. What becomes of one is `prediction.py`, of a f
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from rich.console import Group
@@ -62,36 +61,34 @@ def run(options: Predict, *, cpu: bool, rows: bool = False) -> tuple[dict[str, A
         loaded.model.to(one_device(cpu=cpu)).eval()
     prediction = Prediction(loaded, options, rows=rows)
     named = list(zip(files, names, strict=True))
-    images = [one for one in named if not one[0].is_film]
+    images = [(file, name) for file, name in named if not file.is_film]
     with progress("predict", len(images), "images") as advance:
-        for done, (image, name) in enumerate(images):
+        for done, (file, name) in enumerate(images):
             advance(done)
-            _attempt(prediction.image, image, name, prediction)
-    for film, name in (one for one in named if one[0].is_film):  # each has a bar of its own
-        _attempt(lambda of, to: predict_film(of, to, prediction), film, name, prediction)
-    return _result(prediction, files), _failure(prediction, files)
+            _predict(prediction, file, name)
+    for file, name in named:
+        if file.is_film:  # each has a bar of its own
+            _predict(prediction, file, name)
+    return _result(prediction, len(files)), _failure(prediction, files)
 
 
-def _attempt(
-    work: Callable[[MediaFile, str], None], file: MediaFile, name: str, prediction: Prediction
-) -> None:
-    """Do it; a file that cannot be read is noted, and stops no other."""
+def _predict(prediction: Prediction, file: MediaFile, name: str) -> None:
+    """Segment one file; one that cannot be read is noted, and stops no other."""
     try:
         with explained_memory(MEMORY_HINT):
-            work(file, name)
+            if file.is_film:
+                predict_film(prediction, file, name)
+            else:
+                prediction.image(file, name)
     except OutOfMemory as error:
         error.where = str(file.path)
         raise
     except DataError as error:
-        prediction.tally.unreadable.append({"image": str(file.path), "reason": error.message})
+        prediction.unreadable.append({"image": str(file.path), "reason": error.message})
 
 
 def _require_effect(files: list[MediaFile], options: Predict) -> None:
-    """Refuse what would silently do nothing: films are all or none of the sources.
-
-    Raises:
-        UsageError: naming the option.
-    """
+    """Refuse an option that would do nothing: films are all or none of the sources."""
     films = [file.is_film for file in files]
     if options.frame_masks and not any(films):
         raise UsageError("--frame-masks is for films, and there is none among the images")
@@ -99,48 +96,47 @@ def _require_effect(files: list[MediaFile], options: Predict) -> None:
         raise UsageError("--ids: of films the frames have ids: add --frame-masks")
 
 
-def _result(prediction: Prediction, files: list[MediaFile]) -> dict[str, Any]:
-    loaded, options, tally = prediction.loaded, prediction.options, prediction.tally
-    protocol = prediction.protocol
+def _result(prediction: Prediction, files: int) -> dict[str, Any]:
+    loaded, options, protocol = prediction.loaded, prediction.options, prediction.protocol
     slide = {"window": list(protocol.window), "stride": list(protocol.stride)} if options.window else {}
-    total = max(1, int(tally.pixels.sum()))
+    total = max(1, int(prediction.pixels.sum()))
     return {
         "checkpoint": str(loaded.path),
         "checkpoint_sha256": file_digest(loaded.path),
         "out": str(options.out),
         "protocol": {"mode": protocol.mode, **slide, "scales": list(protocol.scales), "flip": protocol.flip},
-        "found": len(files),
-        "images": tally.written,
+        "found": files,
+        "images": prediction.written,
         "classes": [
             {
                 "index": c,
                 "name": name,
                 "colour": list(loaded.palette[c]),
-                "share": int(tally.pixels[c]) / total,
+                "share": int(prediction.pixels[c]) / total,
             }
             for c, name in enumerate(loaded.classes)
         ],
-        "per_image": tally.images,
-        "films": tally.films,
-        "unreadable": tally.unreadable,
+        "per_image": prediction.images,
+        "films": prediction.films,
+        "unreadable": prediction.unreadable,
     }
 
 
 def _failure(prediction: Prediction, files: list[MediaFile]) -> DataError | None:
-    tally = prediction.tally
-    if not tally.unreadable:
+    unreadable = prediction.unreadable
+    if not unreadable:
         return None
-    written = tally.written + len(tally.films)
+    written = prediction.written + len(prediction.films)
     rest = (
         f"the other {written} {'is' if written == 1 else 'are'} written" if written else "nothing is written"
     )
     kind = "files" if any(file.is_film for file in files) else "images"
-    listed = "\n".join(f"  {row['image']}: {row['reason']}" for row in tally.unreadable)
-    return DataError(f"{len(tally.unreadable)} of {len(files)} {kind} could not be read, {rest}:\n{listed}")
+    listed = "\n".join(f"  {row['image']}: {row['reason']}" for row in unreadable)
+    return DataError(f"{len(unreadable)} of {len(files)} {kind} could not be read, {rest}:\n{listed}")
 
 
 def render(result: dict[str, Any]) -> Group:
-    """The classes that were found, and where the masks are, for the terminal."""
+    """The classes that occur, and where the masks are, for the terminal."""
     table = Table(
         [Column("index"), Column("class", left=True), "share %"],
         (

@@ -48,20 +48,20 @@ def find_images(sources: list[str]) -> list[MediaFile]:
     Raises:
         DataError: naming every source that does not exist or holds no image.
     """
-    found: dict[str, MediaFile] = {}
+    files: dict[str, MediaFile] = {}
     problems = []
     for source in sources:
         if not source:  # an empty variable of the shell; as a path it would be the working directory
-            problems.append("an empty name: it stands for nothing")
+            problems.append("an empty name")
             continue
         try:
-            here = list(_expand(source))
+            matches = list(_expand(source))
         except (OSError, ValueError) as error:  # a name that is too long; a null character
             problems.append(f"{source[:60]}…: {getattr(error, 'strerror', None) or error}")
             continue
-        for image in here:
-            found.setdefault(os.path.abspath(image.path), image)
-        if not here:
+        for file in matches:
+            files.setdefault(os.path.abspath(file.path), file)
+        if not matches:
             kind = _empty_folder(source) if Path(source).is_dir() else "no such file, or nothing matches"
             problems.append(f"{source}: {kind}")
     if problems:
@@ -70,7 +70,7 @@ def find_images(sources: list[str]) -> list[MediaFile]:
             hint=f"nothing was written; folders and patterns give {', '.join(SUFFIXES)}, "
             f"patterns also {', '.join(video.SUFFIXES)}",
         )
-    return list(found.values())
+    return list(files.values())
 
 
 def _expand(source: str) -> Iterator[MediaFile]:
@@ -90,13 +90,13 @@ def _expand(source: str) -> Iterator[MediaFile]:
 
 
 def _empty_folder(source: str) -> str:
-    films = next(iter(sorted(f for f in Path(source).iterdir() if f.suffix.lower() in video.SUFFIXES)), None)
-    hint = f"; films are named, or matched: '{glob.escape(source)}/*{films.suffix}'" if films else ""
+    films = sorted(file for file in Path(source).iterdir() if file.suffix.lower() in video.SUFFIXES)
+    hint = f"; name films, or match them: '{glob.escape(source)}/*{films[0].suffix}'" if films else ""
     return f"no image in this folder{hint}"
 
 
 def _below(folder: Path, start: Path) -> Iterator[MediaFile]:
-    """Walk a folder. What is hidden is nobody's photograph: `._a.jpg`, `.thumbnails`."""
+    """Walk a folder without what is hidden, such as `._a.jpg` and `.thumbnails`."""
     for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -106,7 +106,7 @@ def _below(folder: Path, start: Path) -> Iterator[MediaFile]:
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise DataError(f"cannot be looked into ({error.strerror})", where=str(error.filename)) from error
+    raise DataError(f"cannot be read ({error.strerror})", where=str(error.filename)) from error
 
 
 def _relative(path: Path, start: Path) -> PurePosixPath:
@@ -117,7 +117,7 @@ def _relative(path: Path, start: Path) -> PurePosixPath:
     )
 
 
-def output_names(found: list[MediaFile]) -> list[str]:
+def output_names(files: list[MediaFile]) -> list[str]:
     """Name a PNG for every image and an MP4 for every film, relative and with forward slashes.
 
     No two meet, on any file system, nor does the folder that a film's frames go to, which has its name.
@@ -125,17 +125,18 @@ def output_names(found: list[MediaFile]) -> list[str]:
     Of these the first that will do for all: the name below its source, that below the folder which all
     share, both with the old suffix kept (a.jpg beside a.png), and numbers.
     """
-    paths = [Path(os.path.abspath(image.path)) for image in found]
+    paths = [Path(os.path.abspath(file.path)) for file in files]
     shared = os.path.commonpath([path.parent for path in paths])
-    plain = [image.name for image in found]
+    short = [file.name for file in files]
     longer = [PurePosixPath(path.relative_to(shared).as_posix()) for path in paths]
-    ends = [".mp4" if file.is_film else ".png" for file in found]
-    for names in (
-        [str(name.with_suffix(end)) for name, end in zip(plain, ends, strict=True)],
-        [str(name.with_suffix(end)) for name, end in zip(longer, ends, strict=True)],
-        [f"{name}{end}" for name, end in zip(plain, ends, strict=True)],
-        [f"{name}{end}" for name, end in zip(longer, ends, strict=True)],
+    ends = [".mp4" if file.is_film else ".png" for file in files]
+    for stems in (
+        [name.with_suffix("") for name in short],
+        [name.with_suffix("") for name in longer],
+        short,
+        longer,
     ):
+        names = [f"{stem}{end}" for stem, end in zip(stems, ends, strict=True)]
         if _can_be_files(names):
             return names
     return [f"{i:06}-{path.stem[:40]}{end}" for i, (path, end) in enumerate(zip(paths, ends, strict=True), 1)]

@@ -6,15 +6,14 @@ on every pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from hwdkit.checkpoints.files import replacing
+from hwdkit.checkpoints.files import write_file
 from hwdkit.commands.predict import Predict
 from hwdkit.commands.predict.images import MediaFile, read_upright
 from hwdkit.data.decode import raw_ids
@@ -29,27 +28,16 @@ from hwdkit.terminal import values
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
-@dataclass
-class Tally:
-    """What has been done so far; rows about single images only where they are asked for."""
-
-    pixels: Counts
-    written: int = 0
-    unreadable: list[dict[str, str]] = field(default_factory=list)
-    images: list[dict[str, Any]] = field(default_factory=list)
-    films: list[dict[str, Any]] = field(default_factory=list)
-
-
 class Prediction:
-    """A network at work on images, and what is asked for of each.
+    """A network at work on images, what is asked for of each, and what has been done so far.
 
     Args:
         loaded: the network, on its device and in eval mode.
         options: of the command line.
-        rows: whether the tally gets a row an image.
+        rows: whether to keep a row for every image.
 
     Raises:
-        DataError, CheckpointError: the dataset's own ids are asked for, and not to be found.
+        DataError, CheckpointError: the dataset's own ids are asked for and cannot be read.
     """
 
     def __init__(self, loaded: Loaded, options: Predict, *, rows: bool = False) -> None:
@@ -61,8 +49,12 @@ class Prediction:
             scales=values.scales("--scales", options.scales),
             flip=options.flip,
         )
-        self.raw_ids = own_ids(loaded, options.data_root) if options.ids else None
-        self.tally = Tally(np.zeros(len(loaded.classes), dtype=np.int64))
+        self.raw_ids = dataset_ids(loaded, options.data_root) if options.ids else None
+        self.pixels = np.zeros(len(loaded.classes), dtype=np.int64)
+        self.written = 0
+        self.unreadable: list[dict[str, str]] = []
+        self.images: list[dict[str, Any]] = []
+        self.films: list[dict[str, Any]] = []
 
     def mask(self, pixels: Pixels) -> Pixels:
         """The class map (H, W) uint8 of an image (H, W, 3) uint8 RGB."""
@@ -80,12 +72,14 @@ class Prediction:
         """
         pixels = read_upright(file.path)
         mask = self.mask(pixels)
-        self.write(name, [*self.class_maps(mask), *self.views(pixels, mask)])
+        asked = {"overlays": self.options.overlay, "side-by-side": self.options.side_by_side}
+        views = [(view, image_png(self.view(view, pixels, mask))) for view in asked if asked[view]]
+        self.write(name, [*self.class_maps(mask), *views])
         counts = self.count(mask)
-        self.tally.written += 1
+        self.written += 1
         if self.rows:
             row = {"image": str(file.path), "mask": f"masks/{name}", "height": mask.shape[0]}
-            self.tally.images.append({**row, "width": mask.shape[1], "shares": self.shares(counts)})
+            self.images.append({**row, "width": mask.shape[1], "shares": self.shares(counts)})
 
     def class_maps(self, mask: Pixels) -> Iterator[tuple[str, bytes]]:
         """(folder, PNG) of the classes themselves."""
@@ -93,23 +87,21 @@ class Prediction:
         if self.raw_ids is not None:
             yield "ids", ids_png(self.raw_ids[mask])
 
-    def views(self, pixels: Pixels, mask: Pixels) -> Iterator[tuple[str, bytes]]:
-        """(folder, PNG) of what is for people's eyes."""
-        if self.options.overlay:
-            yield "overlays", image_png(overlay(pixels, mask, self.loaded.palette))
-        if self.options.side_by_side:
-            yield "side-by-side", image_png(beside(pixels, mask, self.loaded))
+    def view(self, folder: str, pixels: Pixels, mask: Pixels) -> Pixels:
+        """What people look at: the image and right of it its colours, (H, 2W, 3), or the colours over it."""
+        if folder == "side-by-side":
+            return np.concatenate([pixels, colourise(mask, self.loaded.palette)], axis=1)
+        return overlay(pixels, mask, self.loaded.palette)
 
-    def write(self, name: str, pictures: list[tuple[str, bytes]]) -> None:
+    def write(self, name: str, pictures: Iterable[tuple[str, bytes]]) -> None:
         """Write pictures of one image, each complete or not at all."""
         for folder, png in pictures:
-            with replacing(self.options.out / folder / name) as temporary:
-                temporary.write_bytes(png)
+            write_file(self.options.out / folder / name, png)
 
     def count(self, mask: Pixels) -> Counts:
         """Add a class map's pixels per class to those of all; return them."""
         counts = np.bincount(mask.ravel(), minlength=len(self.loaded.classes))
-        self.tally.pixels += counts
+        self.pixels += counts
         return counts
 
     def shares(self, counts: Counts) -> list[dict[str, Any]]:
@@ -121,12 +113,7 @@ class Prediction:
         ]
 
 
-def beside(pixels: Pixels, mask: Pixels, loaded: Loaded) -> Pixels:
-    """An image, and right of it its classes' colours: (H, 2W, 3)."""
-    return np.concatenate([pixels, colourise(mask, loaded.palette)], axis=1)
-
-
-def own_ids(loaded: Loaded, data_root: Path) -> np.ndarray[Any, np.dtype[np.uint16]]:
+def dataset_ids(loaded: Loaded, data_root: Path) -> np.ndarray[Any, np.dtype[np.uint16]]:
     """The id that the checkpoint's dataset uses for each class: of a published one, or of the prepared index.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar for people, for a log that nobody watches a line now and then."""
+"""How far a long piece of work is: a bar for people, in a pipe a line now and then."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def progress(title: str, total: int, unit: str) -> Iterator[Callable[[int], None
     """Show progress on stderr: a bar at a terminal, else every `SECONDS_BETWEEN_LINES` a line.
 
     Args:
-        title: what is worked on; it may be a file's name, whatever is in that.
+        title: what is worked on; a file's name may hold anything.
         total: how many there are; 0 = unknown.
         unit: what is counted, e.g. "frames".
 
     Yields:
-        A function of how many are done by now.
+        A function to call with the number done by now.
     """
     title = printable(title)
     began = reported = time.monotonic()

@@ -14,13 +14,6 @@ from hwdkit.terminal.command import Result, command, options, subcommands
 from hwdkit.terminal.options import Networks, Workers
 
 Form = Literal["png", "svg", "pdf"]
-Images = Annotated[
-    list[str] | None,
-    typer.Option("--images", metavar="INDEX|NAME,…", help="Which images. May be repeated."),
-]
-Classes = Annotated[
-    list[str] | None, typer.Option("--classes", metavar="NAME,…", help="Which classes. May be repeated.")
-]
 Longest = Annotated[int, typer.Option("--longest", min=64, max=1024, help="Longer side of a panel, pixels.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Look at the first N images only.")]
 
@@ -57,6 +50,11 @@ class Figure:
             raise UsageError(f"--out: a name of more than {paths.LONGEST_NAME} bytes; name it shorter")
         paths.require_writable("--out", path.parent, path=path)
 
+    def run(self) -> Result:
+        from hwdkit.commands.visualize.figure import draw
+
+        return draw(self)
+
     @property
     def path(self) -> Path:
         """The figure's file; without --out it is called like the command."""
@@ -89,7 +87,9 @@ class FigureOfNetworks(Figure, Networks):
 class Panels(FigureOfNetworks):
     """Images, ground truth and what each network sees, side by side; without a choice the first 4."""
 
-    images: Images = None
+    images: Annotated[
+        list[str] | None, typer.Option(metavar="INDEX|NAME,…", help="Which images. May be repeated.")
+    ] = None
     worst: Annotated[
         int | None, typer.Option(min=1, max=20, help="The images where student and teacher differ most.")
     ] = None
@@ -108,12 +108,6 @@ class Panels(FigureOfNetworks):
         if sum(choice is not None for choice in (self.images, self.worst, self.best)) > 1:
             raise UsageError("--images, --worst and --best exclude each other")
 
-    def run(self) -> Result:
-        from hwdkit.commands.visualize import panels
-
-        result = panels.run(self)
-        return Result(result, lambda: panels.render(result))
-
 
 @command(
     group=group,
@@ -123,7 +117,9 @@ class Panels(FigureOfNetworks):
 class Activations(FigureOfNetworks):
     """Where in the image each network's channel of a class is active: what channel-wise losses compare."""
 
-    classes: Classes = None
+    classes: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,…", help="Which classes. May be repeated.")
+    ] = None
     images: Annotated[
         list[str] | None,
         typer.Option(
@@ -139,12 +135,6 @@ class Activations(FigureOfNetworks):
         super().__post_init__()
         if not self.classes:
             raise UsageError("--classes missing", hint="name some, such as --classes road,car")
-
-    def run(self) -> Result:
-        from hwdkit.commands.visualize import activations
-
-        result = activations.run(self)
-        return Result(result, lambda: activations.render(result))
 
 
 @command(
@@ -166,12 +156,6 @@ class Embeddings(FigureOfNetworks):
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the sample and of t-SNE.")] = 0
     limit: Limit = None
     workers: Workers = 2
-
-    def run(self) -> Result:
-        from hwdkit.commands.visualize import embeddings
-
-        result = embeddings.run(self)
-        return Result(result, lambda: embeddings.render(result))
 
 
 @command(group=group, example="hwdkit visualize weights --teacher runs/teacher --student runs/hwd --hwd mu=1")
@@ -211,12 +195,6 @@ class Weights(FigureOfNetworks):
                 "--at shows one student over training: it excludes --student, --baseline, --compare"
             )
 
-    def run(self) -> Result:
-        from hwdkit.commands.visualize import weights
-
-        result = weights.run(self)
-        return Result(result, lambda: weights.render(result))
-
 
 @command(group=group, example="hwdkit visualize smoothing --beta 0.01,0.1,0.9 -o smoothing.svg")
 class Smoothing(Figure):
@@ -241,9 +219,3 @@ class Smoothing(Figure):
             return tuple(dict.fromkeys(float(part) for part in self.beta.split(",")))
         except ValueError:
             raise UsageError(f"--beta: {self.beta!r} is not a list of numbers such as 0.1,0.5") from None
-
-    def run(self) -> Result:
-        from hwdkit.commands.visualize import smoothing
-
-        result = smoothing.run(self)
-        return Result(result, lambda: smoothing.render(result))

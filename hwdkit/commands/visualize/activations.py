@@ -5,26 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from rich.console import Group
-from rich.text import Text
 
 from hwdkit.commands.visualize import Activations, figure
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.errors import DataError, UsageError
 from hwdkit.measure.activation_maps import ActivationMap, activation_maps
 from hwdkit.measure.overlay import shrink
-from hwdkit.report.render import number, percent, printable
+from hwdkit.report.render import number, percent
 from hwdkit.report.table import Column, Table
 from hwdkit.terminal import values
 
 MOST_ROWS = 24
 
 
-def run(options: Activations) -> dict[str, Any]:
-    """Write the figure.
-
-    Returns:
-        JSON-able: a row for each class of each image, with every network's map.
+def run(options: Activations) -> tuple[dict[str, Any], bytes]:
+    """The figure, and a row for each class of each image, with every network's map.
 
     Raises:
         UsageError: a class that there is not, or too many rows.
@@ -64,16 +59,11 @@ def run(options: Activations) -> dict[str, Any]:
                 )
             advance(done)
     content = activations(rows, temperature=options.tau, form=options.suffix)
-    return {
-        **opened.facts(),
-        "temperature": options.tau,
-        "rows": documents,
-        "figure": figure.write_figure(options, content),
-    }
+    return {**opened.facts(), "temperature": options.tau, "rows": documents}, content
 
 
-def render(result: dict[str, Any]) -> Group:
-    """How much of each map lies on its class, and where the figure is."""
+def render(result: dict[str, Any]) -> tuple[Table, str]:
+    """How much of each map lies on its class."""
     networks = [network["name"] for network in result["networks"]]
     columns: list[str | Column] = ["image", Column("class", left=True)]
     for name in networks:
@@ -83,7 +73,7 @@ def render(result: dict[str, Any]) -> Group:
         rows.append([row["image"], row["class"]])
         for name in networks:
             rows[-1] += [percent(row["networks"][name]["on_class"]), number(row["networks"][name]["peak"])]
-    return Group(Table(columns, rows), Text(printable(result["figure"])))
+    return Table(columns, rows), ""
 
 
 def _first_with(dataset: SegmentationDataset, classes: list[int], names: tuple[str, ...]) -> int:

@@ -6,14 +6,11 @@ import logging
 from collections import Counter
 from typing import Any
 
-from rich.console import Group
-from rich.text import Text
-
 from hwdkit.commands.visualize import Embeddings, figure
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.errors import DataError, UsageError
 from hwdkit.measure.embeddings import Embedding, Sample, embedded, require_sklearn, sampled, usable_perplexity
-from hwdkit.report.render import fixed, printable
+from hwdkit.report.render import fixed
 from hwdkit.report.table import Table
 from hwdkit.terminal import values
 
@@ -26,11 +23,8 @@ MOST_PIXELS = 20_000
 LEAST_PIXELS = 7
 
 
-def run(options: Embeddings) -> dict[str, Any]:
-    """Write the figure.
-
-    Returns:
-        JSON-able: the sample, every network's points, and its silhouette.
+def run(options: Embeddings) -> tuple[dict[str, Any], bytes]:
+    """The figure, and the sample, every network's points, and its silhouette.
 
     Raises:
         EnvironmentFailure: scikit-learn is not there. Nothing has been computed.
@@ -60,40 +54,37 @@ def run(options: Embeddings) -> dict[str, Any]:
             f"{len(sample.classes)} labelled pixels of these classes; t-SNE needs {LEAST_PIXELS} at least",
             hint="more images (--limit), more --classes or a larger --per-class",
         )
-    found = _embedded(sample, options)
+    points = _embedded(sample, options)
     from hwdkit.report.plots.embeddings import embeddings
 
     content = embeddings(
-        found, sample.classes, classes=index.classes, palette=index.palette, form=options.suffix
+        points, sample.classes, classes=index.classes, palette=index.palette, form=options.suffix
     )
-    perplexity = usable_perplexity(options.perplexity, len(sample.classes))
     settings = {
         "seed": options.seed,
-        "perplexity": perplexity,
+        "perplexity": usable_perplexity(options.perplexity, len(sample.classes)),
         "pca": options.pca,
         "images": opened.images.total,
     }
-    document = _document(sample, found, index.classes)
-    return {**opened.facts(), **settings, **document, "figure": figure.write_figure(options, content)}
+    return {**opened.facts(), **settings, **_document(sample, points, index.classes)}, content
 
 
-def render(result: dict[str, Any]) -> Group:
-    """The silhouettes, and where the figure is."""
+def render(result: dict[str, Any]) -> tuple[Table, str]:
+    """The silhouettes."""
     rows = (
         (name, str(one["features"]), fixed(one["silhouette"], 4))
         for name, one in result["embeddings"].items()
     )
     table = Table(["network", "features", "silhouette"], rows)
-    drawn = f"{len(result['pixels'])} pixels of {len(result['pixels_per_class'])} classes"
-    return Group(table, Text(f"{drawn}: {printable(result['figure'])}"))
+    return table, f"{len(result['pixels'])} pixels of {len(result['pixels_per_class'])} classes: "
 
 
 def _embedded(sample: Sample, options: Embeddings) -> dict[str, Embedding]:
-    found = {}
+    result = {}
     with figure.working("t-SNE", len(sample.features)) as advance:
         for done, (name, features) in enumerate(sample.features.items(), 1):
             log.info("t-SNE of %s: %d pixels, %d features", name, *features.shape)
-            found[name] = embedded(
+            result[name] = embedded(
                 features,
                 sample.classes,
                 perplexity=options.perplexity,
@@ -101,7 +92,7 @@ def _embedded(sample: Sample, options: Embeddings) -> dict[str, Embedding]:
                 seed=options.seed,
             )
             advance(done)
-    return found
+    return result
 
 
 def _largest(dataset: SegmentationDataset) -> tuple[str, ...]:
@@ -113,7 +104,7 @@ def _largest(dataset: SegmentationDataset) -> tuple[str, ...]:
     return tuple(names[c] for c in order[:MOST_CLASSES])
 
 
-def _document(sample: Sample, found: dict[str, Embedding], classes: tuple[str, ...]) -> dict[str, Any]:
+def _document(sample: Sample, points: dict[str, Embedding], classes: tuple[str, ...]) -> dict[str, Any]:
     counts = Counter(sample.classes.tolist())
     pixels = zip(sample.classes.tolist(), sample.images.tolist(), sample.places.tolist(), strict=True)
     return {
@@ -128,6 +119,6 @@ def _document(sample: Sample, found: dict[str, Embedding], classes: tuple[str, .
                 "silhouette": one.silhouette,
                 "points": one.points.tolist(),
             }
-            for name, one in found.items()
+            for name, one in points.items()
         },
     }

@@ -1,17 +1,23 @@
-"""What all figures of hwdkit visualize do: open networks, tell of progress, choose images, write a file."""
+"""What all figures of hwdkit visualize do: open networks, show progress, choose images, write a file."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from hwdkit.checkpoints.files import replacing
+from rich.console import Group
+from rich.text import Text
+
+from hwdkit.checkpoints.files import write_file
 from hwdkit.commands.visualize import Figure
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.engine.opened import Opened, open_networks
 from hwdkit.errors import DataError
+from hwdkit.report.render import printable
 from hwdkit.terminal import console
+from hwdkit.terminal.command import Result
 from hwdkit.terminal.memory import explained_memory
 from hwdkit.terminal.options import Networks
 from hwdkit.types import NamedPath
@@ -21,20 +27,27 @@ log = logging.getLogger("hwdkit")
 MEMORY_HINT = "fewer networks at once, or the CPU (--gpus 0)"
 
 
+def draw(options: Figure) -> Result:
+    """Draw a figure by the module that is called like its command, and write it.
+
+    Such a module's `run` returns the numbers behind the figure and the encoded figure itself; its `render` a
+    table of them, and what is said of it before its path.
+    """
+    work = importlib.import_module(f"{__package__}.{type(options).__name__.lower()}")
+    document, content = work.run(options)
+    document["figure"] = path = str(write_file(options.path, content))
+
+    def page() -> Group:
+        table, caption = work.render(document)
+        return Group(table, Text(f"{caption}{printable(path)}"))
+
+    return Result(document, page)
+
+
 def opened(
     options: Networks, named: Sequence[NamedPath] = (), *, limit: int | None = None, workers: int = 0
 ) -> Opened:
-    """Load the networks and the dataset that they were trained for.
-
-    Args:
-        options: of the command line.
-        named: other networks than it names.
-        limit: look at the first images only.
-        workers: processes that read.
-
-    Raises:
-        CheckpointError, DataError: a network or the dataset is missing, or they do not fit.
-    """
+    """Load the networks that the options name, or others, and the dataset that they were trained for."""
     with explained_memory(MEMORY_HINT):
         result = open_networks(
             named or options.named(),
@@ -52,20 +65,9 @@ def opened(
 
 @contextmanager
 def working(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar; running out of memory is told as such."""
+    """A progress bar; running out of memory says so."""
     with explained_memory(MEMORY_HINT), console.progress(title, total) as advance:
         yield advance
-
-
-def write_figure(figure: Figure, content: bytes) -> str:
-    """Write an encoded figure when it is complete.
-
-    Returns:
-        The path, for the result.
-    """
-    with replacing(figure.path) as temporary:
-        temporary.write_bytes(content)
-    return str(figure.path)
 
 
 def chosen_images(texts: Iterable[str], dataset: SegmentationDataset) -> list[int]:
@@ -81,20 +83,20 @@ def chosen_images(texts: Iterable[str], dataset: SegmentationDataset) -> list[in
     chosen = []
     for word in words:
         if word.isascii() and word.isdecimal() and str(int(word)) == word:
-            found = [int(word)] if int(word) < len(names) else []
+            matches = [int(word)] if int(word) < len(names) else []
         else:
-            found = [i for i, name in enumerate(names) if _is_called(name, word)]
-        if not found:
+            matches = [i for i, name in enumerate(names) if _is_called(name, word)]
+        if not matches:
             raise DataError(
                 f"--images: split {dataset.split} has no image {word!r}",
                 hint=f"there are 0 to {len(names) - 1}: {names[0]} … {names[-1]}",
             )
-        if len(found) > 1:
+        if len(matches) > 1:
             raise DataError(
-                f"--images: {word!r} is the name of {len(found)} images",
-                hint=f"write more of it: {names[found[0]]}, {names[found[1]]}",
+                f"--images: {word!r} is the name of {len(matches)} images",
+                hint=f"write more of it: {names[matches[0]]}, {names[matches[1]]}",
             )
-        chosen += found
+        chosen += matches
     return list(dict.fromkeys(chosen))
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Group
-from rich.text import Text
-
 from hwdkit.commands.visualize import Panels, figure
 from hwdkit.engine.opened import Opened
 from hwdkit.errors import CheckpointError, DataError, UsageError
@@ -19,17 +16,14 @@ from hwdkit.measure.visual_panels import (
     highest,
     panel_row,
 )
-from hwdkit.report.render import number, percent, printable
+from hwdkit.report.render import number, percent
 from hwdkit.report.table import Table
 
 MOST_IMAGES = 20
 
 
-def run(options: Panels) -> dict[str, Any]:
-    """Write the figure.
-
-    Returns:
-        JSON-able: the images in their order, why they were chosen, and every network's scores on each.
+def run(options: Panels) -> tuple[dict[str, Any], bytes]:
+    """The figure, and the images in their order, why they were chosen, and every network's scores on each.
 
     Raises:
         UsageError: --worst or --best without the networks that it compares, or too many images.
@@ -50,19 +44,15 @@ def run(options: Panels) -> dict[str, Any]:
 
     content = panels(rows, index.classes, index.palette, score=score, form=options.suffix)
     reason = "disagreement" if options.worst else f"{score} gain" if options.best else None
-    return {
-        **opened.facts(),
-        "chosen_by": reason,
-        "images": [
-            _image(row, ranked, index.classes, by_rank=reason is not None)
-            for row, ranked in zip(rows, chosen, strict=True)
-        ],
-        "figure": figure.write_figure(options, content),
-    }
+    images = [
+        _image(row, ranked, index.classes, by_rank=reason is not None)
+        for row, ranked in zip(rows, chosen, strict=True)
+    ]
+    return {**opened.facts(), "chosen_by": reason, "images": images}, content
 
 
-def render(result: dict[str, Any]) -> Group:
-    """The scores, and where the figure is."""
+def render(result: dict[str, Any]) -> tuple[Table, str]:
+    """The scores."""
     names = [network["name"] for network in result["networks"]]
     chosen_by = [result["chosen_by"].replace("_", " ")] if result["chosen_by"] else []
     rows = [
@@ -70,8 +60,7 @@ def render(result: dict[str, Any]) -> Group:
         + [percent(image["scores"][name]["miou"]) for name in names]
         for image in result["images"]
     ]
-    table = Table(["image", *chosen_by, *(f"{name} mIoU %" for name in names)], rows)
-    return Group(table, Text(printable(result["figure"])))
+    return Table(["image", *chosen_by, *(f"{name} mIoU %" for name in names)], rows), ""
 
 
 def _score(options: Panels) -> Score:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from rich.console import Group
-from rich.text import Text
 
-from hwdkit.commands.visualize import Smoothing, figure
+from hwdkit.commands.visualize import Smoothing
 from hwdkit.losses.hwd import smooth
-from hwdkit.report.render import number, printable
+from hwdkit.report.render import number
 from hwdkit.report.table import Table
 
 
-def run(options: Smoothing) -> dict[str, Any]:
-    """Write the figure: exp((1 - beta^w) / (1 - beta)) over w, the paper's Fig. 3, and w's plain softmax."""
+def run(options: Smoothing) -> tuple[dict[str, Any], bytes]:
+    """The figure, the paper's Fig. 3, and its points: exp((1 - beta^w) / (1 - beta)) over w."""
     weights = torch.linspace(options.low, options.high, options.points, dtype=torch.float64)
     curves = {f"beta {beta:g}": factors(weights, beta) for beta in options.betas}
     from hwdkit.report.plots.weights import smoothing_lines
@@ -27,8 +25,7 @@ def run(options: Smoothing) -> dict[str, Any]:
             {"beta": beta, "factor": curve}
             for beta, curve in zip(options.betas, curves.values(), strict=True)
         ],
-        "figure": figure.write_figure(options, content),
-    }
+    }, content
 
 
 def factors(weights: torch.Tensor, beta: float) -> list[float]:
@@ -43,17 +40,17 @@ def factors(weights: torch.Tensor, beta: float) -> list[float]:
     return list((weighed[1:] / weighed[0]).tolist())
 
 
-def render(result: dict[str, Any]) -> Group:
-    """A few points of each curve, and where the figure is."""
+def render(result: dict[str, Any]) -> tuple[Table, str]:
+    """A few points of each curve."""
     last = len(result["normalised_divergence"]) - 1
     table = Table(
         ["normalised divergence", *(f"beta {curve['beta']:g}" for curve in result["curves"])],
         (
             (
-                f"{result['normalised_divergence'][place]:.2f}",
-                *(number(curve["factor"][place]) for curve in result["curves"]),
+                f"{result['normalised_divergence'][i]:.2f}",
+                *(number(curve["factor"][i]) for curve in result["curves"]),
             )
-            for place in dict.fromkeys(round(last * tenth / 10) for tenth in range(11))
+            for i in dict.fromkeys(round(last * tenth / 10) for tenth in range(11))
         ),
     )
-    return Group(table, Text(printable(result["figure"])))
+    return table, ""

@@ -9,8 +9,6 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from rich.console import Group
-from rich.text import Text
 
 from hwdkit.checkpoints.files import read_metadata
 from hwdkit.commands.visualize import Weights, figure
@@ -30,11 +28,8 @@ BARS, LINES = 40, 8
 """Classes drawn unless --top says otherwise: bars one below the other, lines over training."""
 
 
-def run(options: Weights) -> dict[str, Any]:
-    """Write the figure.
-
-    Returns:
-        JSON-able: every class's weights under every student, sorted by those of the last one.
+def run(options: Weights) -> tuple[dict[str, Any], bytes]:
+    """The figure, and every class's weights under every student, sorted by those of the last one.
 
     Raises:
         UsageError: no student, an option that HWD has not, a class that there is not, or a step twice.
@@ -46,8 +41,8 @@ def run(options: Weights) -> dict[str, Any]:
     if steps:
         named += [NamedPath(f"step {step}", "compare", path) for step, path in steps.items()]
         named[-1] = named[-1]._replace(role="student")
-    run_recipe, own = run_options([path for _, role, path in reversed(named) if role != "teacher"])
-    settings = loss_options(options.hwd or (), own)
+    run_recipe, run_loss = run_options([path for _, role, path in reversed(named) if role != "teacher"])
+    settings = loss_options(options.hwd or (), run_loss)
     opened = figure.opened(options, named, limit=options.limit, workers=options.workers)
     opened.of_role("student", needed_for="weights")
     teacher = opened.of_role("teacher", needed_for="weights")
@@ -55,19 +50,19 @@ def run(options: Weights) -> dict[str, Any]:
     classes, palette = opened.images.index.classes, opened.images.index.palette
     only = [classes.index(name) for name in values.classes(options.classes or (), classes)]
     with figure.working("weights", opened.images.total) as advance:
-        found = channel_weights(students, teacher.model, opened.pairs(), HWD(**settings), advance=advance)
-    last = found[students[-1].name].mean
+        measured = channel_weights(students, teacher.model, opened.pairs(), HWD(**settings), advance=advance)
+    last = measured[students[-1].name].mean
     order = sorted(range(len(classes)), key=lambda c: -last[c])
     shown = [c for c in order if c in only] if only else order[: options.top or (LINES if steps else BARS)]
     from hwdkit.report.plots.weights import weight_bars, weight_lines
 
     form = options.suffix
     if steps:
-        curve = [found[student.name] for student in students]
+        curve = [measured[student.name] for student in students]
         content = weight_lines(list(steps), curve, shown, classes=classes, palette=palette, form=form)
     else:
         tones = _tones(opened)
-        content = weight_bars(found, shown, classes, tones=tones, form=form)
+        content = weight_bars(measured, shown, classes, tones=tones, form=form)
     return {
         **opened.facts(),
         "hwd": settings,
@@ -75,13 +70,12 @@ def run(options: Weights) -> dict[str, Any]:
         "hwd_changed": options.hwd or [],
         "images": opened.images.total,
         "steps": list(steps),
-        "classes": [_row(classes[c], c, found, drawn=c in shown) for c in order],
-        "figure": figure.write_figure(options, content),
-    }
+        "classes": [_row(classes[c], c, measured, drawn=c in shown) for c in order],
+    }, content
 
 
-def render(result: dict[str, Any]) -> Group:
-    """The weights of the classes that are drawn, and where the figure is."""
+def render(result: dict[str, Any]) -> tuple[Table, str]:
+    """The weights of the classes that are drawn."""
     names = list(result["classes"][0]["weights"])
     rows = [row for row in result["classes"] if row["drawn"]]
     table = Table(
@@ -93,20 +87,14 @@ def render(result: dict[str, Any]) -> Group:
     whose = f"options of {printable(recipe)}" if recipe else "default options (no run here has an HWD loss)"
     if result["hwd_changed"]:
         whose += f", but {printable(', '.join(result['hwd_changed']))}"
-    return Group(table, Text(f"HWD with {whose}\n{drawn}: {printable(result['figure'])}"))
+    return table, f"HWD with {whose}\n{drawn}: "
 
 
 def run_options(networks: list[Path]) -> tuple[str | None, dict[str, Any]]:
-    """The options of the first run that has an HWD loss.
+    """The recipe's path and the loss's options of the first run that has an HWD loss; None, {} without one.
 
     Args:
         networks: run directories or checkpoints; a recipe.yaml lies beside those of hwdkit.
-
-    Returns:
-        That recipe's path, None without one; and the loss's options.
-
-    Raises:
-        RecipeError: a run's recipe is damaged.
     """
     for path in networks:
         for folder in (path, path.parent, path.parent.parent):
@@ -120,24 +108,24 @@ def run_options(networks: list[Path]) -> tuple[str | None, dict[str, Any]]:
     return None, {}
 
 
-def loss_options(texts: Iterable[str], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The loss's options from KEY=VALUE, checked as in a recipe; those not named as in `own`, or by default.
+def loss_options(texts: Iterable[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The loss's options from KEY=VALUE, checked as in a recipe; those not named as in `defaults`.
 
     Raises:
         UsageError: naming the option.
     """
-    wanted: dict[str, Any] = dict(own)
+    settings: dict[str, Any] = dict(defaults)
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or key not in recipe_losses.HWD.model_fields or key in ("loss", "weight", "schedule"):
             known = ", ".join(recipe_losses.HWD.model_validate({}).constructor_options())
             raise UsageError(f"--hwd: {text!r} is not an option of HWD as KEY=VALUE", hint=f"keys: {known}")
         try:
-            wanted[key] = yaml.safe_load(value)
+            settings[key] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise UsageError(f"--hwd {text}: {value!r} is no value") from None
+            raise UsageError(f"--hwd {text}: {value!r} is not YAML") from None
     try:
-        options = recipe_losses.HWD.model_validate(wanted).constructor_options()
+        options = recipe_losses.HWD.model_validate(settings).constructor_options()
         HWD(**options)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
@@ -154,18 +142,18 @@ def snapshots(texts: Iterable[str]) -> dict[int, Path]:
         UsageError: no step, or one twice.
         CheckpointError: a checkpoint cannot be read.
     """
-    found: dict[int, Path] = {}
+    steps: dict[int, Path] = {}
     for text in texts:
         named = re.fullmatch(r"(\d{1,12})=(.+)", text)
         path = Path(named[2] if named else text)
-        step = int(named[1]) if named else _own_step(path)
-        if step in found:
-            raise UsageError(f"--at: {found[step]} and {path} are both at step {step}")
-        found[step] = path
-    return dict(sorted(found.items()))
+        step = int(named[1]) if named else _recorded_step(path)
+        if step in steps:
+            raise UsageError(f"--at: {steps[step]} and {path} are both at step {step}")
+        steps[step] = path
+    return dict(sorted(steps.items()))
 
 
-def _own_step(path: Path) -> int:
+def _recorded_step(path: Path) -> int:
     file = path / "student.safetensors" if path.is_dir() else path
     step = read_metadata(file).get("step") if file.suffix == ".safetensors" and file.is_file() else None
     if not isinstance(step, int):
@@ -183,9 +171,9 @@ def _tones(opened: Opened) -> dict[str, Tone]:
     }
 
 
-def _row(name: str, c: int, found: Mapping[str, ChannelWeights], *, drawn: bool) -> dict[str, Any]:
+def _row(name: str, c: int, measured: Mapping[str, ChannelWeights], *, drawn: bool) -> dict[str, Any]:
     weights = {
         student: {"mean": one.mean[c], "std": one.std[c], "first": one.first[c]}
-        for student, one in found.items()
+        for student, one in measured.items()
     }
     return {"class": name, "index": c, "drawn": drawn, "weights": weights}
