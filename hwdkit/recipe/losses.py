@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self, Union
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from hwdkit.recipe.section import Section
 
 Tap = Literal["logits", "embedding", "stage1", "stage2", "stage3", "stage4"]
 Projector = Literal["auto", "none", "linear", "linear_bn_relu"]
 
 
-class Schedule(BaseModel):
-    """How the weight of a loss changes over training; without it, it does not."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class Schedule(Section):
+    """How the weight of a loss changes over training; by default it is constant."""
 
     warmup: float = Field(0.0, ge=0, le=1, description="share of the run in which it rises from 0, linearly")
     decay: float = Field(0.0, ge=0, le=1, description="share at the end in which it falls to 0, linearly")
@@ -29,16 +29,8 @@ class Schedule(BaseModel):
         return self
 
 
-class LossOptions(BaseModel):
-    """What every loss entry of a recipe has.
-
-    Attributes:
-        loss: which loss of `hwdkit.losses.LOSSES`; defaults to the entry's own name.
-        weight: factor of this term in the total.
-        schedule: how the weight rises and falls over training.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class LossOptions(Section):
+    """What every loss entry of a recipe has; `loss` defaults to the entry's own name."""
 
     loss: str
     weight: float = Field(1.0, ge=0, description="factor of this term; 0 leaves it out")

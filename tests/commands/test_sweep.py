@@ -20,11 +20,10 @@ import pytest
 import torch
 from tiny_runs import ROOT, STUDENT, Outcome, Pair, environment, hwdkit, steps
 
-from hwdkit.commands.sweep import folder as sweep_folder
 from hwdkit.commands.sweep import grid as sweep_grid
 from hwdkit.commands.sweep import plan as sweep_plan
 from hwdkit.commands.sweep.runs import Outcome as Outcome_
-from hwdkit.commands.sweep.runs import Pool, Workplace
+from hwdkit.commands.sweep.runs import Pool
 from hwdkit.commands.sweep.visit import _devices
 from hwdkit.errors import EnvironmentFailure, UsageError
 from hwdkit.terminal.launch import Launch
@@ -153,19 +152,20 @@ def test_folders_are_readable_safe_and_distinct() -> None:
 
 
 def test_a_seed_is_tried_on_all_cells_before_the_next_one() -> None:
-    order = [job.name for job in sweep_plan.jobs(plan("losses.hwd.mu=0,1"))]
+    order = [job.name for job in plan("losses.hwd.mu=0,1").jobs]
     assert order == ["mu=0/seed=0", "mu=1/seed=0"]
     two = sweep_plan.planned(
         "scenes-r10-hwd", sweep_grid.axes(["losses.hwd.mu=0,1"]), overrides=[], seeds=(5, 3), lines={}
     )
-    assert [(job.cell.name, job.seed) for job in sweep_plan.jobs(two)][1:3] == [("mu=1", 5), ("mu=0", 3)]
+    assert [(job.cell.name, job.seed) for job in two.jobs][1:3] == [("mu=1", 5), ("mu=0", 3)]
 
 
 def test_any_key_and_value_make_the_name_of_a_folder() -> None:
     odd = {"student.backbone_options.../x y": "../z", "losses.a/b.beta": [1, 0.5]}
     name = sweep_grid.folder_name(odd)
     assert "/" not in name
-    assert sweep_folder._NAME.fullmatch(name)
+    recipe = plan("losses.hwd.mu=0").cells[0].recipe
+    assert sweep_plan.Cell(name=name, line="grid", values=odd, recipe=recipe).name == name
     long = {f"losses.hwd.{key * 9}": key * 60 for key in "abcdefgh"}
     names = {sweep_grid.folder_name({**long, "losses.hwd.mu": mu}) for mu in (0, 1)}
     assert len(names) == 2
@@ -173,8 +173,8 @@ def test_any_key_and_value_make_the_name_of_a_folder() -> None:
 
 
 def test_runs_that_obeyed_a_stop_have_not_failed() -> None:
-    job = sweep_plan.jobs(plan("losses.hwd.mu=0,1"))[0]
-    pool = Pool(plan("losses.hwd.mu=0,1"), Workplace(Path(), Path()), lock=0, stop=StopRequest())
+    job = plan("losses.hwd.mu=0,1").jobs[0]
+    pool = Pool(plan("losses.hwd.mu=0,1"), Path(), Path(), [None], lock=0, stop=StopRequest())
     fine, diverged = Outcome_(job, 0, 1.0), Outcome_(job, 7, 1.0)
     stopped_by_us, by_others = Outcome_(job, 75, 1.0, {}, obeyed=True), Outcome_(job, 75, 1.0)
     pool.outcomes = [fine, diverged, stopped_by_us, by_others]

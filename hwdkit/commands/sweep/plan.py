@@ -1,4 +1,4 @@
-"""What a sweep consists of: cells (one setting each) and seeds.
+"""What a sweep consists of: cells (one setting each) and seeds. sweep.json holds it.
 
 No torch here: every cell's recipe is checked in milliseconds. Running them is in `runs.py`.
 """
@@ -7,43 +7,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
 
 from hwdkit.commands.sweep.grid import AS_IT_IS, GRID, Axis, folder_name, value
 from hwdkit.errors import RecipeError, UsageError
 from hwdkit.recipe.load import load
 from hwdkit.recipe.schema import Recipe
+from hwdkit.recipe.section import Section
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One setting, run once a seed.
+class Cell(Section):
+    """One setting, run once a seed."""
 
-    Attributes:
-        name: its folder below the sweep's.
-        line: `grid`, `baseline`, or the name of a reference.
-        values: grid key -> value; empty off the grid.
-        recipe: complete but for the seed, which is 0.
-        teacher_sha256: of the teacher that its recipe is pinned to, or None.
-    """
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", description="its folder in the sweep's")
+    line: str = Field(description="`grid`, `baseline`, or the name of a reference")
+    values: dict[str, Any] = Field(description="grid key -> value; empty outside the grid")
+    teacher_sha256: str | None = Field(None, description="of the file that its recipe names as the teacher")
+    recipe: Recipe = Field(description="complete but for the seed, which is 0")
 
-    name: str
-    line: str
-    values: dict[str, Any]
-    recipe: Recipe
-    teacher_sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All cells and seeds of a sweep; `command` is what trains each run."""
-
-    recipe: str
-    command: str
-    keys: tuple[str, ...]
-    seeds: tuple[int, ...]
-    cells: tuple[Cell, ...]
+    def with_recipe(self, recipe: Recipe, **changes: str) -> Self:
+        return self.model_copy(update={"recipe": recipe, **changes})
 
 
 class Job(NamedTuple):
@@ -57,9 +42,27 @@ class Job(NamedTuple):
         return f"{self.cell.name}/seed={self.seed}"
 
 
-def jobs(plan: Plan) -> list[Job]:
-    """All runs, seed by seed: a sweep that is stopped early has seen as many cells as it could."""
-    return [Job(cell, seed) for seed in plan.seeds for cell in plan.cells]
+class Plan(Section):
+    """All cells and seeds of a sweep; `command` is what trains each run."""
+
+    schema_version: Literal[1] = 1
+    recipe: str
+    command: Literal["distill", "train-teacher"]
+    keys: tuple[str, ...]
+    seeds: tuple[int, ...] = Field(min_length=1)
+    cells: tuple[Cell, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _values_belong_to_keys(self) -> Self:
+        for cell in self.cells:
+            if set(cell.values) != (set(self.keys) if cell.line == GRID else set()):
+                raise ValueError(f"the values of {cell.name} are not those of the keys")
+        return self
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All runs, seed by seed: a sweep that is stopped early has run as many cells as it could."""
+        return [Job(cell, seed) for seed in self.seeds for cell in self.cells]
 
 
 def planned(
@@ -101,10 +104,14 @@ def planned(
             )
         if loaded.student is None and first.student is not None:
             raise RecipeError(f"{line} {name} trains no student")
-        cells.append(Cell(line, line, {}, loaded))
-    unseeded = [replace(cell, recipe=cell.recipe.model_copy(update={"seed": 0})) for cell in cells]
-    command = "distill" if first.student is not None else "train-teacher"
-    return Plan(first.name, command, keys, tuple(seeds or (first.seed,)), tuple(unseeded))
+        cells.append(Cell(name=line, line=line, values={}, recipe=loaded))
+    return Plan(
+        recipe=first.name,
+        command="distill" if first.student is not None else "train-teacher",
+        keys=keys,
+        seeds=tuple(seeds or (first.seed,)),
+        cells=tuple(cell.with_recipe(cell.recipe.model_copy(update={"seed": 0})) for cell in cells),
+    )
 
 
 def _grid(recipe: str, grid: Sequence[Axis], overrides: Sequence[str]) -> list[Cell]:
@@ -115,7 +122,7 @@ def _grid(recipe: str, grid: Sequence[Axis], overrides: Sequence[str]) -> list[C
         pairs = {axis.key: text for axis, text in zip(grid, texts, strict=True)}
         loaded = load(recipe, overrides=[*overrides, *(f"{key}={text}" for key, text in pairs.items())])
         values = {key: value(key, text) for key, text in pairs.items()}
-        cell = Cell(folder_name(values) or AS_IT_IS, GRID, values, loaded)
+        cell = Cell(name=folder_name(values) or AS_IT_IS, line=GRID, values=values, recipe=loaded)
         if cell.name in cells:
             raise UsageError(f"two cells would share the folder {cell.name!r}")
         twin = names.setdefault(loaded.model_dump_json(), cell.name)

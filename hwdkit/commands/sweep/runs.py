@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from hwdkit.checkpoints.files import write_failure
 from hwdkit.commands.sweep.plan import Job, Plan
@@ -31,20 +31,43 @@ log = logging.getLogger("hwdkit")
 POLL = 0.2
 """Seconds between two looks at the processes."""
 
+SETTLED = ("finished", DivergedError.kind)
+"""Running it again would change nothing: a diverged run diverges again, step for step."""
 
-@dataclass(frozen=True)
-class Workplace:
-    """Where and with what runs are made.
 
-    Attributes:
-        folder: the sweep's.
-        data_root: folder of the prepared datasets.
-        devices: one entry a run at a time: what CUDA_VISIBLE_DEVICES is set to, or None for the CPU.
+def state(folder: Path, job: Job) -> dict[str, Any]:
+    """run.json of a run; `status` is "missing" where there is none.
+
+    Raises:
+        CheckpointError: it cannot be read.
     """
+    path = RunDir(folder / job.name)
+    try:
+        info = path.read_info()
+    except (ValueError, OSError, RecursionError) as error:
+        raise CheckpointError(
+            f"not readable: {error}",
+            where=str(path.info),
+            hint="delete the folder of that run to make it again",
+        ) from None
+    return info if isinstance(info, dict) and "status" in info else {"status": "missing"}
 
-    folder: Path
-    data_root: Path
-    devices: tuple[str | None, ...] = (None,)
+
+def unsettled(plan: Plan, folder: Path) -> list[Job]:
+    """The runs that are still to be made or continued."""
+    return [job for job in plan.jobs if state(folder, job)["status"] not in SETTLED]
+
+
+def arguments(job: Job, plan: Plan, *, folder: Path, data_root: Path) -> list[str]:
+    """The command line of a run, after `hwdkit`: begins it, or continues it."""
+    recipe = f"{os.path.relpath(folder / job.cell.name)}/recipe.yaml"
+    line = [plan.command, "--recipe", recipe, "--set", f"seed={job.seed}", "--out", str(folder / job.name)]
+    return [*line, "--auto-resume", "--data-root", str(data_root)]
+
+
+def command_line(words: Sequence[str]) -> str:
+    """One line for a shell."""
+    return shlex.join(["hwdkit", *words])
 
 
 @dataclass
@@ -69,8 +92,7 @@ class Outcome:
         return str(self.error.get("kind", "failed")) if self.exit_code else "finished"
 
 
-@dataclass
-class Running:
+class Running(NamedTuple):
     """A run at work."""
 
     job: Job
@@ -78,49 +100,31 @@ class Running:
     slot: int
     began: float
     answer: IO[bytes]
-    stopping: bool = False
 
 
-def arguments(job: Job, plan: Plan, workplace: Workplace) -> list[str]:
-    """The command line of a run, after `hwdkit`: begins it, or continues it."""
-    cell = workplace.folder / job.cell.name
-    line = [plan.command, "--recipe", f"{os.path.relpath(cell)}/recipe.yaml", "--set", f"seed={job.seed}"]
-    line += ["--out", str(workplace.folder / job.name), "--auto-resume"]
-    return [*line, "--data-root", str(workplace.data_root)]
-
-
-def state(folder: Path, job: Job) -> dict[str, Any]:
-    """run.json of a run; `status` is "missing" where there is none.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    path = RunDir(folder / job.name)
-    try:
-        info = path.read_info()
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(
-            f"not readable: {error}", where=str(path.info), hint="delete that run's folder to make it again"
-        ) from None
-    return info if isinstance(info, dict) and "status" in info else {"status": "missing"}
-
-
-def is_settled(info: dict[str, Any]) -> bool:
-    """Whether running it again would change nothing: a diverged run diverges again, step for step."""
-    return info["status"] in ("finished", DivergedError.kind)
-
-
+@dataclass
 class Pool:
-    """Runs jobs in so many processes at once as the workplace has devices."""
+    """Runs jobs in as many processes at once as there are devices.
 
-    def __init__(self, plan: Plan, workplace: Workplace, *, lock: int, stop: StopRequest) -> None:
-        self.plan, self.workplace, self.lock, self.stop = plan, workplace, lock, stop
-        self.running: list[Running] = []
-        self.outcomes: list[Outcome] = []
-        self._signalled = ""
+    Attributes:
+        folder: the sweep's.
+        data_root: folder of the prepared datasets.
+        devices: one entry a run at a time: what CUDA_VISIBLE_DEVICES is set to, or None for the CPU.
+        lock: descriptor of the folder's lock, which the runs inherit.
+    """
+
+    plan: Plan
+    folder: Path
+    data_root: Path
+    devices: Sequence[str | None]
+    lock: int
+    stop: StopRequest
+    running: list[Running] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    signalled: str = ""
 
     def failures(self) -> list[Outcome]:
-        """Runs that failed of themselves, in the order in which they did: not those that obeyed a stop."""
+        """Runs that failed by themselves, in that order: not those that obeyed a stop."""
         return [outcome for outcome in self.outcomes if outcome.exit_code and not outcome.obeyed]
 
     def run(self, jobs: Sequence[Job], *, fail_fast: bool, ended: Callable[[Outcome], None]) -> None:
@@ -140,11 +144,12 @@ class Pool:
                 if self.stop() or failed:
                     waiting.clear()
                     self._stop_running()
-                while waiting and len(self.running) < len(self.workplace.devices):
+                while waiting and len(self.running) < len(self.devices):
                     self._start(waiting.pop(0))
                 time.sleep(POLL)
-                for outcome in self._ended():
-                    self.outcomes.append(outcome)
+                for run in [run for run in self.running if run.process.poll() is not None]:
+                    self.running.remove(run)
+                    self.outcomes.append(outcome := self._outcome(run))
                     failed |= fail_fast and outcome.exit_code != 0
                     ended(outcome)
         except HwdkitError:
@@ -152,25 +157,30 @@ class Pool:
             for run in self.running:
                 run.process.wait()
             raise
-        finally:
-            self._kill()
+        finally:  # leave no process behind when this one cannot wait
+            for run in self.running:
+                run.process.kill()
+            for run in self.running:
+                run.process.wait()
+                run.answer.close()
 
     def _start(self, job: Job) -> None:
-        slot = min(set(range(len(self.workplace.devices))) - {run.slot for run in self.running})
-        device = self.workplace.devices[slot]
+        slot = min(set(range(len(self.devices))) - {run.slot for run in self.running})
+        device = self.devices[slot]
         environment = dict(os.environ)
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
-        if len(self.workplace.devices) > 1:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // len(self.workplace.devices))))
-        line = [*arguments(job, self.plan, self.workplace), "--gpus", "0" if device is None else "1"]
-        log_path = self.workplace.folder / f"{job.name}.log"
+        if len(self.devices) > 1:
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // len(self.devices))))
+        line = arguments(job, self.plan, folder=self.folder, data_root=self.data_root)
+        line += ["--gpus", "0" if device is None else "1", "--json", "--quiet"]
+        log_path = self._log(job)
         try:
             log_path.parent.mkdir(parents=True, exist_ok=True)
             answer: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # it outlives this function
             with log_path.open("ab") as messages:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "hwdkit", *line, "--json", "--quiet"],
+                    [sys.executable, "-m", "hwdkit", *line],
                     stdin=subprocess.DEVNULL,
                     stdout=answer,
                     stderr=messages,
@@ -182,46 +192,29 @@ class Pool:
             raise write_failure(log_path, error) from error
         self.running.append(Running(job, process, slot, time.monotonic(), answer))
 
-    def _ended(self) -> list[Outcome]:
-        done = [run for run in self.running if run.process.poll() is not None]
-        self.running = [run for run in self.running if run not in done]
-        return [self._outcome(run) for run in done]
-
     def _outcome(self, run: Running) -> Outcome:
-        code = run.process.returncode
-        messages = self.workplace.folder / f"{run.job.name}.log"
-        if messages.stat().st_size == 0:
-            messages.unlink()
+        if self._log(run.job).stat().st_size == 0:
+            self._log(run.job).unlink()
         run.answer.seek(0)
         try:
             document = json.loads(run.answer.read())
         except ValueError:  # it was cut off before it could answer
             document = {}
         run.answer.close()
-        obeyed = run.stopping and code in (Interrupted.exit_code, Cancelled.exit_code)
+        code = run.process.returncode
+        obeyed = bool(self.signalled) and code in (Interrupted.exit_code, Cancelled.exit_code)
         return Outcome(run.job, code, time.monotonic() - run.began, document, obeyed)
+
+    def _log(self, job: Job) -> Path:
+        return self.folder / f"{job.name}.log"
 
     def _stop_running(self) -> None:
         """Once a reason: a Ctrl-C that comes after a SIGTERM is passed on as well."""
         reason = self.stop.reason or "failure"
-        if self._signalled == reason:
+        if self.signalled == reason:
             return
-        self._signalled = reason
+        self.signalled = reason
         if self.running:
-            log.info("stopping: %d at work will save first", len(self.running))
+            log.info("stopping: %d runs will save first", len(self.running))
         for run in self.running:
-            run.stopping = True
             run.process.send_signal(signal.SIGINT if reason == "Ctrl-C" else signal.SIGTERM)
-
-    def _kill(self) -> None:
-        """Leave no process behind when this one cannot wait."""
-        for run in self.running:
-            run.process.kill()
-        for run in self.running:
-            run.process.wait()
-            run.answer.close()
-
-
-def command_line(words: Sequence[str]) -> str:
-    """One line for a shell."""
-    return shlex.join(["hwdkit", *words])

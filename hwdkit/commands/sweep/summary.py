@@ -17,8 +17,8 @@ from rich.text import Text
 from hwdkit.checkpoints.files import replacing
 from hwdkit.commands.sweep import Sweep
 from hwdkit.commands.sweep import folder as sweep_folder
-from hwdkit.commands.sweep.plan import Job, Plan, jobs
-from hwdkit.commands.sweep.runs import Outcome, state
+from hwdkit.commands.sweep.plan import Job, Plan
+from hwdkit.commands.sweep.runs import Outcome, state, unsettled
 from hwdkit.engine.rundir import RunDir, training_seconds
 from hwdkit.errors import CheckpointError, DivergedError, HwdkitError, RecipeError
 from hwdkit.report.render import printable
@@ -90,26 +90,19 @@ def render(report: SweepReport, files: Sequence[str], metric: Metric) -> Group:
 
 def collected(plan: Plan, folder: Path) -> SweepReport:
     """The results of every run of a plan, as its run directories hold them."""
-    facts: dict[str, set[str]] = {key: set() for key in SAME}
+    states = {job.name: state(folder, job) for job in plan.jobs}
     cells = []
     for cell in plan.cells:
-        runs = []
-        for seed in plan.seeds:
-            job = Job(cell, seed)
-            info = state(folder, job)
-            runs.append(_result(folder, job, info))
-            if info["status"] == "finished":
-                for key, values in facts.items():
-                    values.add(str(info.get(key)))
-        cells.append(CellResult(cell.name, cell.line, cell.values, tuple(runs)))
-    notes = [
-        f"the runs differ in their {SAME[key]}" for key, different in facts.items() if len(different) > 1
-    ]
+        jobs = [Job(cell, seed) for seed in plan.seeds]
+        runs = tuple(_result(folder, job, states[job.name]) for job in jobs)
+        cells.append(CellResult(cell.name, cell.line, cell.values, runs))
+    finished = [info for info in states.values() if info["status"] == "finished"]
+    facts = {key: {str(info.get(key)) for info in finished} for key in SAME}
+    notes = [f"the runs differ in their {SAME[key]}" for key, values in facts.items() if len(values) > 1]
     if facts["dataset_partial"] == {"True"}:
         notes.append("the dataset is partial: numbers are not comparable with others")
-    unfinished = sum(run.status not in ("finished", "diverged") for cell in cells for run in cell.runs)
-    if unfinished:
-        notes.append(f"{unfinished} runs are not finished")
+    if count := len(unsettled(plan, folder)):
+        notes.append(f"{count} runs are not finished")
     return SweepReport(plan.recipe, plan.keys, plan.seeds, tuple(cells), tuple(notes))
 
 
@@ -143,30 +136,21 @@ class RunsFailed(HwdkitError):
         self.exit_code, self.kind = exit_code, kind
 
 
-def failure(plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> RunsFailed | None:
+def failure(plan: Plan, failures: Sequence[Outcome], folder: Path) -> RunsFailed | None:
     """What the sweep as a whole ends with: all diverged runs count, those of earlier visits too."""
-    failed = {o.job.name: o for o in outcomes if o.exit_code}
     diverged = DivergedError.kind
-    words = {name: outcome.word for name, outcome in failed.items()}
-    for job in jobs(plan):
-        if state(folder, job)["status"] == diverged:
-            words[job.name] = diverged
+    words = {outcome.job.name: outcome.word for outcome in failures}
+    words |= {job.name: diverged for job in plan.jobs if state(folder, job)["status"] == diverged}
     if not words:
         return None
-    others = [outcome for outcome in failed.values() if outcome.word != diverged]
-    exit_code = _exit_code(others[0]) if others else DivergedError.exit_code
-    kind = others[0].word if others else diverged
-    shown = [f"{name} {word}" for name, word in words.items()]
-    listed = ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
-    logs = f"what they said: {shlex.quote(os.path.relpath(folder))}/CELL/seed=N.log"
-    again = "\n  the same command tries again those that did not diverge" if others else ""
+    other = next((outcome for outcome in failures if outcome.word != diverged), None)
+    code = other.exit_code if other else DivergedError.exit_code
+    shown = ", ".join([f"{name} {word}" for name, word in words.items()][:4])
+    more = f" and {len(words) - 4} more" if len(words) > 4 else ""
+    hint = f"their messages: {shlex.quote(os.path.relpath(folder))}/CELL/seed=N.log"
     return RunsFailed(
-        f"{len(words)} of {len(jobs(plan))} runs failed: {listed}",
-        hint=logs + again,
-        exit_code=exit_code,
-        kind=kind,
+        f"{len(words)} of {len(plan.jobs)} runs failed: {shown}{more}",
+        hint=hint + ("\n  the same command tries again those that did not diverge" if other else ""),
+        exit_code=code if code > 0 else 128 - code,
+        kind=other.word if other else diverged,
     )
-
-
-def _exit_code(outcome: Outcome) -> int:
-    return outcome.exit_code if outcome.exit_code > 0 else 128 - outcome.exit_code

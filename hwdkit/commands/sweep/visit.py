@@ -15,8 +15,8 @@ from rich.text import Text
 
 from hwdkit.commands.sweep import Sweep, summary
 from hwdkit.commands.sweep import folder as sweep_folder
-from hwdkit.commands.sweep.plan import Cell, Job, Plan, jobs
-from hwdkit.commands.sweep.runs import Outcome, Pool, Workplace, arguments, command_line, is_settled, state
+from hwdkit.commands.sweep.plan import Cell, Job, Plan
+from hwdkit.commands.sweep.runs import Outcome, Pool, arguments, command_line, state, unsettled
 from hwdkit.commands.train import dry_run
 from hwdkit.commands.train.run import prepared_index
 from hwdkit.errors import HwdkitError, UsageError
@@ -34,7 +34,6 @@ def run(options: Sweep, plan: Plan, out: Path) -> Result:
     """Make the runs that are missing, and summarise all.
 
     Args:
-        options: what the command line says.
         plan: see `folder.prepared`.
         out: the sweep's folder.
 
@@ -42,20 +41,19 @@ def run(options: Sweep, plan: Plan, out: Path) -> Result:
         The summary; with what stopped the sweep or failed, if anything.
 
     Raises:
-        HwdkitError: nothing could be begun: another sweep lies or works in the folder, data are missing, ….
+        HwdkitError: nothing could begin: another sweep is in the folder, data are missing, ….
     """
     devices = _devices(values.launch_plan(gpus=options.gpus), options.jobs)
     sweep_folder.require_ours(out)
     stop = StopRequest(values.seconds(options.max_time))
     with sweep_folder.locked(out) as lock, stop.listening():
-        total = len(jobs(plan))
-        missing = [job for job in jobs(plan) if not is_settled(state(out, job))]
+        missing, total = unsettled(plan, out), len(plan.jobs)
         if missing:
             _require_ready(plan, missing, options)
-        plan = sweep_folder.kept(plan, out)
+        plan = sweep_folder.written(plan, out)
         if missing:
             log.info("%s", _beginning(plan, missing, devices))
-        pool = Pool(plan, Workplace(out.resolve(), options.data_root, devices), lock=lock, stop=stop)
+        pool = Pool(plan, out.resolve(), options.data_root, devices, lock=lock, stop=stop)
         with console.progress("sweep", total, done=total - len(missing)) as advance:
 
             def ended(outcome: Outcome) -> None:
@@ -65,7 +63,7 @@ def run(options: Sweep, plan: Plan, out: Path) -> Result:
 
             pool.run(missing, fail_fast=not options.keep_going, ended=ended)
         error: HwdkitError | None = summary.failure(plan, pool.failures(), out)
-        if stop.reason and not all(is_settled(state(out, job)) for job in missing):
+        if stop.reason and unsettled(plan, out):
             error = stop.error(command_line(sys.argv[1:]))
         return summary.written(plan, out, options, error=error)
 
@@ -74,12 +72,13 @@ def commands(options: Sweep, plan: Plan, out: Path) -> list[str]:
     """One line for a shell a missing run; writes the recipes that these name."""
     sweep_folder.require_ours(out)
     with sweep_folder.locked(out):
-        plan = sweep_folder.kept(plan, out)
-    workplace = Workplace(out, options.data_root)
+        plan = sweep_folder.written(plan, out)
     more = [] if options.gpus == "auto" else ["--gpus", values.launch_plan(gpus=options.gpus).gpus]
     more += ["--max-time", options.max_time] if options.max_time else []
-    missing = [job for job in jobs(plan) if not is_settled(state(out, job))]
-    return [command_line([*arguments(job, plan, workplace), *more]) for job in missing]
+    return [
+        command_line([*arguments(job, plan, folder=out, data_root=options.data_root), *more])
+        for job in unsettled(plan, out)
+    ]
 
 
 def listed(options: Sweep, plan: Plan, out: Path) -> dict[str, Any]:
@@ -91,6 +90,8 @@ def listed(options: Sweep, plan: Plan, out: Path) -> dict[str, Any]:
     Raises:
         HwdkitError: what keeps the first cell, or a line, from beginning.
     """
+    sweep_folder.require_ours(out)
+    _require_fit(plan.cells, options)
     rows = [
         {
             "run": job.name,
@@ -99,12 +100,9 @@ def listed(options: Sweep, plan: Plan, out: Path) -> dict[str, Any]:
             "seed": job.seed,
             "status": str(state(out, job)["status"]),
         }
-        for job in jobs(plan)
+        for job in plan.jobs
     ]
-    sweep_folder.require_ours(out)
-    _require_fit(plan.cells, plan, options)
-    left = sum(not is_settled(row) for row in rows)
-    return {"out": str(out), "command": plan.command, "runs": rows, "to_do": left}
+    return {"out": str(out), "command": plan.command, "runs": rows, "to_do": len(unsettled(plan, out))}
 
 
 def render_listed(result: dict[str, Any]) -> Group:
@@ -117,14 +115,13 @@ def render_listed(result: dict[str, Any]) -> Group:
 
 def _require_ready(plan: Plan, missing: Sequence[Job], options: Sweep) -> None:
     """Find out now what would fail in every run, and prepare the dataset before several runs would."""
-    names = {job.cell.name for job in missing}
-    cells = [cell for cell in plan.cells if cell.name in names]
+    cells = [cell for cell in plan.cells if any(job.cell is cell for job in missing)]
     for dataset in dict.fromkeys(cell.recipe.data.dataset for cell in cells):
         prepared_index(dataset, options.data_root)
-    _require_fit(cells, plan, options)
+    _require_fit(cells, options)
 
 
-def _require_fit(cells: Sequence[Cell], plan: Plan, options: Sweep) -> None:
+def _require_fit(cells: Sequence[Cell], options: Sweep) -> None:
     """Build the first cell of the grid and every line without numbers."""
     cpu = values.launch_plan(gpus=options.gpus).cpu
     firsts = {cell.line: cell for cell in reversed(cells)}
@@ -138,7 +135,7 @@ def _beginning(plan: Plan, missing: Sequence[Job], devices: Sequence[str | None]
     size = f"{len(plan.cells)} cells x {len(plan.seeds)} seeds"
     where = "on the CPU" if devices[0] is None else "one GPU each"
     at_once = f", {len(devices)} at a time" if len(devices) > 1 else ""
-    counts = f"{len(missing)} runs to make of {len(jobs(plan))}"
+    counts = f"{len(missing)} runs to make of {len(plan.jobs)}"
     return printable(f"{plan.recipe}: {counts} ({size}), {where}{at_once}")
 
 
