@@ -592,11 +592,11 @@ def test_own_data_that_was_not_unpacked_to_the_end_is_no_dataset(photos: Path, i
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("camvid --name mine --classes c.txt", "--name, --classes only means something for folder"),
+        ("camvid --name mine --classes c.txt", "--name, --classes: only for folder"),
         ("folder --images *.jpg", "folder needs --name"),
         ("folder --name cityscapes --images *.jpg", "hwdkit uses this name itself"),
         ("folder --name mine --label-encoding rgb", "'rgb' is not one of"),
-        ("folder --name t1 --train 5", "--train only means something for scenes"),
+        ("folder --name t1 --train 5", "--train: only for scenes"),
         ("mine", "your own data: hwdkit prepare-data folder --name mine"),
     ],
 )
