@@ -36,8 +36,7 @@ class SegmentationDataset:
         self.split = split
         self._pairs = index.splits[split]
         self._decode = PairReader(index)
-        cache = None if index.folder is None else open_cache(index, index.folder)
-        self._cached = None if cache is None else cache.get(split)
+        self._cached = open_cache(index, split)
 
     def __len__(self) -> int:
         return len(self._pairs)
