@@ -24,9 +24,9 @@ import numpy as np
 from rich.filesize import decimal
 
 from hwdkit.data.cache_files import CHANNELS, FOLDER, VERSION, CachedSplit
-from hwdkit.data.decode import histogram
+from hwdkit.data.decode import Pixels, histogram
 from hwdkit.data.index import DatasetIndex, Pair
-from hwdkit.data.pairs import PairReader, Pixels
+from hwdkit.data.pairs import PairReader
 from hwdkit.data.parallel import Progress, on_all_cores
 from hwdkit.errors import DataError, EnvironmentFailure
 from hwdkit.types import IGNORE

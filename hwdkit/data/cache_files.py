@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from hwdkit.data.decode import Pixels
 from hwdkit.data.index import DatasetIndex, prepare_command
-from hwdkit.data.pairs import Pixels
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from hwdkit.data.cache_files import open_cache
+from hwdkit.data.decode import Pixels
 from hwdkit.data.index import DatasetIndex
-from hwdkit.data.pairs import PairReader, Pixels
+from hwdkit.data.pairs import PairReader
 from hwdkit.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -123,7 +123,7 @@ def test_an_index_without_painted_labels_reads_as_before(photos: Path) -> None:
     index = load_index(path.parent)
     assert index.label_colours is None
     raw = (photos / index.splits["val"][0].label).read_bytes()
-    assert label_reader(index)(raw, "x").shape == (40, 48)
+    assert label_reader(index.label_colours)(raw, "x").shape == (40, 48)
 
 
 # --- a second run
