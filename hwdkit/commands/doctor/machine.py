@@ -76,7 +76,8 @@ def threads() -> Iterator[Finding]:
     """Cores, what the container allows of them, and how many threads a process will start."""
     count, allowed, number = cores(), _cpu_limit(), os.environ.get("OMP_NUM_THREADS")
     usable = max(1, int(min(count, allowed or count)))
-    fix, facts = f"export OMP_NUM_THREADS={usable}", {"cores": count, "cgroup_limit": allowed}
+    fix = f"export OMP_NUM_THREADS={usable}"
+    facts: dict[str, object] = {"cores": count, "cgroup_limit": allowed}
     value = f"{count}" if allowed is None else f"{count}, the container may use {allowed:g}"
     if allowed is not None and allowed < count and number is None:
         yield Finding("cores", f"{value}: one thread per core is too many", "note", fix, facts)

@@ -42,7 +42,7 @@ def run(options: PrepareData) -> dict[str, Any]:
     own, name = None, options.dataset
     if options.dataset == FOLDER:
         own, name = _folder_options(options), require_name(options.name, DATASETS)
-    drawn = {"train": options.train, "val": options.val, "seed": options.seed}
+    drawn: dict[str, Any] = {"train": options.train, "val": options.val, "seed": options.seed}
     folder = options.data_root / name
     identity = _identity(folder / FILE_NAME)
     cached: dict[str, Any] | None = None
