@@ -29,8 +29,8 @@ class CachedSplit:
     """The cache of one split: where it lies, and its pairs as views into mapped files.
 
     `train.json` says what it is; `train-KEY.images` holds the pixels of one pair after another, (H, W, 3)
-    uint8 each, and `train-KEY.labels` their classes, (H, W) uint8. KEY changes with the content: a name that
-    a process was given never comes to mean other data.
+    uint8 each, and `train-KEY.labels` their classes, (H, W) uint8. KEY changes with the content: a file
+    that a process has opened is never replaced by one of other data.
 
     Args:
         index: a prepared dataset.

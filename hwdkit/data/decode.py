@@ -122,15 +122,16 @@ class LabelLookup:
     """
 
     def __init__(self, label_map: Mapping[int, int] | None, *, classes: int) -> None:
-        known = {**{c: c for c in range(classes)}, IGNORE: IGNORE} if label_map is None else dict(label_map)
-        self.known = {raw: known[raw] for raw in sorted(known)}
+        if label_map is None:
+            label_map = {**{c: c for c in range(classes)}, IGNORE: IGNORE}
+        self.label_map = dict(sorted(label_map.items()))
         # Ids below 0 exist on paper (Cityscapes' license plate) but no PNG can hold them.
-        self._table = np.full(max(255, *known) + 1, UNKNOWN, dtype=np.int16)
-        for raw, mapped in known.items():
+        self._table = np.full(max(255, *label_map) + 1, UNKNOWN, dtype=np.int16)
+        for raw, mapped in label_map.items():
             if raw >= 0:
                 self._table[raw] = mapped
         # Where ids are bytes, a value that is not a class marks the unknown; there may be none left.
-        self._unused = next((value for value in range(256) if value not in known.values()), None)
+        self._unused = next((value for value in range(256) if value not in label_map.values()), None)
         first = self._table[:256]
         self._bytes = np.where(first == UNKNOWN, self._unused or 0, first).astype(np.uint8).tobytes()
 
@@ -155,11 +156,11 @@ class LabelLookup:
 
     def unknown(self, counts: Mapping[int, int]) -> str:
         """Describe the unknown ids of a histogram; empty when there are none."""
-        strange = [f"id {raw} on {counts[raw]} pixels" for raw in sorted(counts) if raw not in self.known]
+        strange = [f"id {raw} on {counts[raw]} pixels" for raw in sorted(counts) if raw not in self.label_map]
         if not strange:
             return ""
         listed = ", ".join(strange[:8]) + (f" and {len(strange) - 8} more ids" if len(strange) > 8 else "")
-        return f"unknown label {listed} (known: {_ranges(list(self.known))})"
+        return f"unknown label {listed} (known: {_ranges(list(self.label_map))})"
 
 
 def raw_ids(label_map: Mapping[int, int] | None, *, classes: int) -> npt.NDArray[np.uint16]:
@@ -175,10 +176,11 @@ def raw_ids(label_map: Mapping[int, int] | None, *, classes: int) -> npt.NDArray
     Raises:
         DataError: a class that no id stands for.
     """
-    known = {c: c for c in range(classes)} if label_map is None else label_map
+    if label_map is None:
+        label_map = {c: c for c in range(classes)}
     lowest: dict[int, int] = {}
-    for raw in sorted(raw for raw in known if 0 <= raw <= np.iinfo(np.uint16).max):
-        lowest.setdefault(known[raw], raw)
+    for raw in sorted(raw for raw in label_map if 0 <= raw <= np.iinfo(np.uint16).max):
+        lowest.setdefault(label_map[raw], raw)
     missing = [c for c in range(classes) if c not in lowest]
     if missing:
         raise DataError(f"the label map has no id that a PNG can hold for class {missing[0]}")

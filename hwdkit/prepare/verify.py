@@ -194,7 +194,7 @@ def _digest(content: Any) -> str:
 def _statistics(images: int, raw_ids: Counter[int], layout: Layout, lookup: LabelLookup) -> SplitStatistics:
     pixels: Counter[int] = Counter()
     for raw, count in raw_ids.items():
-        pixels[lookup.known[raw]] += count
+        pixels[lookup.label_map[raw]] += count
     of_classes = tuple(pixels[c] for c in range(len(layout.classes)))
     return SplitStatistics(images, of_classes, pixels[IGNORE], dict(raw_ids))
 
