@@ -245,11 +245,11 @@ def label(value: int = 0, size: tuple[int, int] = (32, 32)) -> Tensor:
     [
         ((image(), label(3)), "label holds 3, but there are classes 0 to 2"),
         ((image(), label(-1)), "label holds -1"),
-        ((image().float() / 255, label()), "float32, but the networks want uint8 RGB"),
+        ((image().float() / 255, label()), "float32, but the networks take uint8 RGB"),
         ((image(), label(size=(16, 16))), "must have the image's height and width"),
         ((torch.zeros(1, 32, 32, dtype=torch.uint8), label()), r"shape \(1, 1, 32, 32\)"),
         ({"image": image(), "label": label()}, "is a dict, not a pair"),
-        ((image(), label().float()), "not whole numbers"),
+        ((image(), label().float()), "must hold integers"),
     ],
 )
 def test_data_that_cannot_be_meant_is_refused_in_words(item: Any, message: str) -> None:
@@ -279,7 +279,7 @@ def test_numpy_and_pil_are_read_as_the_same_pixels() -> None:
 def test_data_that_ends_or_holds_nothing_is_told() -> None:
     with pytest.raises(DataError, match="yields nothing"):
         run(iter([]))
-    with pytest.raises(DataError, match="has ended before the training"):
+    with pytest.raises(DataError, match="ended before the training"):
         run(iter([(image()[None], label()[None])]))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -16,17 +17,16 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.filesize import decimal
 
-from hwdkit.data.cache_files import CHANNELS, FOLDER, CachedSplit
-from hwdkit.data.decode import histogram
+from hwdkit.data.cache_files import CHANNELS, FOLDER, VERSION, CachedSplit
+from hwdkit.data.decode import Pixels, histogram
 from hwdkit.data.index import DatasetIndex, Pair
-from hwdkit.data.pairs import PairReader, Pixels
+from hwdkit.data.pairs import PairReader
 from hwdkit.data.parallel import Progress, on_all_cores
 from hwdkit.errors import DataError, EnvironmentFailure
 from hwdkit.types import IGNORE
@@ -73,33 +73,29 @@ def cache_for(
         folder: where the index lies, `<data root>/<dataset>`.
         splits: None = all.
         workers: processes; None = one a core.
-        progress: told of every few pairs.
+        progress: called every few pairs.
 
     Raises:
         DataError: no such split, or files that are damaged or not those that were indexed.
-        EnvironmentFailure: no room, no permission, or another process is at it.
+        EnvironmentFailure: no space, no permission, or another process is writing it.
     """
     began = time.monotonic()
     home = folder / FOLDER
     unknown = [split for split in splits or () if split not in index.splits]
     if unknown:
         raise DataError(f"dataset {index.name} has no split {unknown[0]!r}; it has {', '.join(index.splits)}")
-    wanted = [CachedSplit(index, home, split) for split in splits or index.splits]
-    outdated = [cached for cached in wanted if cached.problem()]
+    asked = [CachedSplit(index, home, split) for split in splits or index.splits]
+    outdated = [cached for cached in asked if cached.problem()]
     if outdated:
         try:
             home.mkdir(parents=True, exist_ok=True)
             with _alone(home):
-                try:
-                    _build(index, home, outdated, workers, progress)
-                finally:  # while nobody else may build: a failure leaves no empty folder
-                    with contextlib.suppress(OSError):
-                        home.rmdir()
+                _build(index, home, outdated, workers, progress)
         except OSError as error:
             if error.errno in NO_ROOM | NOT_WRITABLE:
                 raise EnvironmentFailure(f"cannot write {home}: {error.strerror}") from error
             raise
-    size = sum(sum(cached.sizes.values()) for cached in wanted)
+    size = sum(sum(cached.sizes.values()) for cached in asked)
     return CacheInfo(home, size, time.monotonic() - began, already_there=not outdated)
 
 
@@ -121,21 +117,29 @@ def _build(
             for cached in outdated
             for pair, start in zip(cached.pairs, cached.starts, strict=True)
         ]
-        write = _Write(PairReader(index))
-        counts = iter(
-            on_all_cores(write, tasks, workers=workers, doing=f"caching {index.name}", progress=progress)
-        )
+        write, doing = functools.partial(_write_pair, PairReader(index)), f"caching {index.name}"
+        counts = iter(on_all_cores(write, tasks, workers=workers, doing=doing, progress=progress))
         for cached in outdated:
             _require_indexed_labels(index, cached.split, [next(counts) for _ in cached.pairs])
         for cached in outdated:
             for path in cached.sizes:
                 _publish(path)
-            part = _part(cached.header)
-            part.write_text(json.dumps(cached.to_json(), indent=1) + "\n", encoding="utf-8")
+            _part(cached.header).write_text(json.dumps(_header(cached), indent=1) + "\n", encoding="utf-8")
             _publish(cached.header)
     finally:
         for part in home.glob(".*.part"):
             part.unlink()
+
+
+def _header(cached: CachedSplit) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "key": cached.key,
+        "fingerprint": cached.fingerprint,
+        "split": cached.split,
+        "pairs": len(cached.pairs),
+        "bytes": {path.name: size for path, size in cached.sizes.items()},
+    }
 
 
 class _Task(NamedTuple):
@@ -147,20 +151,14 @@ class _Task(NamedTuple):
     start: int
 
 
-@dataclass(frozen=True)
-class _Write:
-    """Decodes one pair into its place; an object, so that it travels to other processes."""
-
-    read: PairReader
-
-    def __call__(self, task: _Task) -> dict[int, int]:
-        """Return the pixels of each class."""
-        image, label = self.read(task.pair)
-        if label.shape != (task.pair.height, task.pair.width):
-            raise _changed(str(self.read.root / task.pair.image))
-        _write_at(task.images, image, CHANNELS * task.start)
-        _write_at(task.labels, label, task.start)
-        return histogram(label)
+def _write_pair(read: PairReader, task: _Task) -> dict[int, int]:
+    """Decode one pair into its place, and return the pixels of each class."""
+    image, label = read(task.pair)
+    if label.shape != (task.pair.height, task.pair.width):
+        raise _changed(str(read.root / task.pair.image))
+    _write_at(task.images, image, CHANNELS * task.start)
+    _write_at(task.labels, label, task.start)
+    return histogram(label)
 
 
 def _write_at(path: Path, pixels: Pixels, offset: int) -> None:
@@ -177,11 +175,10 @@ def _write_at(path: Path, pixels: Pixels, offset: int) -> None:
 def _require_indexed_labels(index: DatasetIndex, split: str, counts: Sequence[dict[int, int]]) -> None:
     """Raise a DataError unless the labels hold as many pixels of every class as when they were checked."""
     total: Counter[int] = Counter()
-    for of in counts:
-        total.update(of)
-    expected = index.statistics[split]
-    found = tuple(total[c] for c in range(len(index.classes)))
-    if (found, total[IGNORE]) != (expected.pixels, expected.ignored):
+    for pixels in counts:
+        total.update(pixels)
+    indexed = index.statistics[split]
+    if (*(total[c] for c in range(len(index.classes))), total[IGNORE]) != (*indexed.pixels, indexed.ignored):
         raise _changed(f"{index.root}, split {split}")
 
 
@@ -198,7 +195,7 @@ def _part(path: Path) -> Path:
 
 
 def _sweep(index: DatasetIndex, home: Path) -> None:
-    """Delete what a killed build left and what is of other data: before room is asked for, and needed."""
+    """Delete what a killed build left and the caches of other data, before the free space is measured."""
     splits = [CachedSplit(index, home, split) for split in index.splits]
     keep = {path for cached in splits if not cached.problem() for path in cached.sizes}
     for cached in splits:
@@ -215,7 +212,7 @@ def _require_room(name: str, home: Path, size: int) -> None:
         raise EnvironmentFailure(
             f"the cache of {name} takes {decimal(size)} and must leave {decimal(MARGIN)} free, "
             f"but {home} has {decimal(free)} free",
-            hint="Make room or use another --data-root. Training works without a cache, only slower.",
+            hint="Free some space or use another --data-root. Training works without a cache, only slower.",
         )
     log.info("the cache of %s takes %s in %s (%s free)", name, decimal(size), home, decimal(free))
 
@@ -256,6 +253,10 @@ def _alone(home: Path) -> Iterator[None]:
             ) from error
         except OSError as error:
             log.debug("%s cannot be locked: %s", home, error)  # some network file systems
-        yield
+        try:
+            yield
+        finally:  # while nobody else may build: a failure leaves no empty folder
+            with contextlib.suppress(OSError):
+                home.rmdir()
     finally:
         os.close(folder)

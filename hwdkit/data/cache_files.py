@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from hwdkit.data.decode import Pixels
 from hwdkit.data.index import DatasetIndex, prepare_command
-from hwdkit.data.pairs import Pixels
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ class CachedSplit:
     """The cache of one split: where it lies, and its pairs as views into mapped files.
 
     `train.json` says what it is; `train-KEY.images` holds the pixels of one pair after another, (H, W, 3)
-    uint8 each, and `train-KEY.labels` their classes, (H, W) uint8. KEY changes with the content: a name that
-    a process was given never comes to mean other data.
+    uint8 each, and `train-KEY.labels` their classes, (H, W) uint8. KEY changes with the content: a file
+    that a process has opened is never replaced by one of other data.
 
     Args:
         index: a prepared dataset.
@@ -39,7 +39,7 @@ class CachedSplit:
     """
 
     def __init__(self, index: DatasetIndex, home: Path, split: str) -> None:
-        ids = [of and sorted(of.items()) for of in (index.label_map, index.label_colours)]
+        ids = [table and sorted(table.items()) for table in (index.label_map, index.label_colours)]
         meaning = json.dumps([VERSION, index.fingerprint, split, len(index.classes), ids])
         self.key = hashlib.sha256(meaning.encode()).hexdigest()
         self.fingerprint = index.fingerprint
@@ -92,48 +92,22 @@ class CachedSplit:
             labels[start:end].reshape(height, width),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the header."""
-        return {
-            "version": VERSION,
-            "key": self.key,
-            "fingerprint": self.fingerprint,
-            "split": self.split,
-            "pairs": len(self.pairs),
-            "bytes": {path.name: size for path, size in self.sizes.items()},
-        }
 
-
-Cache = dict[str, CachedSplit]
-"""Splits that are cached, by name."""
-
-
-def open_cache(index: DatasetIndex, folder: Path) -> Cache | None:
-    """Find the cache of a prepared dataset.
+def open_cache(index: DatasetIndex, split: str) -> CachedSplit | None:
+    """Find the cache of a split; None without one that is complete and current.
 
     One that belongs to other data or is damaged is not used: a warning says so once, and how to renew it.
-
-    Args:
-        index: of the dataset.
-        folder: where the index lies, `<data root>/<dataset>`.
-
-    Returns:
-        The splits whose cache is complete and current; None when there are none.
     """
-    usable: Cache = {}
-    for split in index.splits:
-        cached = CachedSplit(index, folder / FOLDER, split)
-        if not cached.header.exists():
-            continue
-        problem = cached.problem()
-        if problem:
-            _warn_once(
-                f"{cached.header}: this cache {problem}; it is not used. "
-                f"Run: {prepare_command(folder)} --cache"
-            )
-        else:
-            usable[split] = cached
-    return usable or None
+    if index.folder is None:
+        return None
+    cached = CachedSplit(index, index.folder / FOLDER, split)
+    problem = cached.problem() if cached.header.exists() else None
+    if problem:
+        _warn_once(
+            f"{cached.header}: this cache {problem}; it is not used. "
+            f"Run: {prepare_command(index.folder)} --cache"
+        )
+    return cached if problem == "" else None
 
 
 @functools.cache

@@ -1,6 +1,6 @@
-"""Labels that are painted: from the colours of a mask to class ids, and the reader that suits an index.
+"""Labels that are painted: from the colours of a mask to class ids.
 
-Which colours a dataset uses is in its index; single-channel labels are `decode.py`'s business. Free of torch.
+Which colours a dataset uses is in its index; labels that hold ids are read by `decode.py`. Free of torch.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from hwdkit.data.decode import decode_image, decode_label
-from hwdkit.data.index import DatasetIndex
+from hwdkit.data.decode import Ids, decode_image, decode_label
 from hwdkit.errors import DataError
 
 Colour = tuple[int, int, int]
-Ids = npt.NDArray[np.uint8] | npt.NDArray[np.int32]
 LabelReader = Callable[[bytes, str], Ids]
 """From a label file's content, and what to call it in an error, to (H, W) raw ids."""
 
@@ -23,19 +21,9 @@ LISTED = 6
 """Unknown colours of a mask that an error spells out, the most frequent first."""
 
 
-def label_reader(index: DatasetIndex) -> LabelReader:
-    """Give the function that decodes the label files of a dataset to raw ids; processes may share it."""
-    return reader_of(index.label_colours)
-
-
-def reader_of(colours: Mapping[Colour, int] | None) -> LabelReader:
+def label_reader(colours: Mapping[Colour, int] | None) -> LabelReader:
     """Give a reader for labels painted in these colours; None: for labels that hold their ids."""
-    return read_ids if colours is None else PaintedLabels(colours)
-
-
-def read_ids(data: bytes, where: str) -> Ids:
-    """Decode a label that holds its ids."""
-    return decode_label(data, where=where)
+    return decode_label if colours is None else PaintedLabels(colours)
 
 
 class PaintedLabels:
@@ -52,18 +40,18 @@ class PaintedLabels:
         self._ids = np.array([codes[code] for code in sorted(codes)], dtype=kind)
 
     def __call__(self, data: bytes, where: str) -> Ids:
-        """Decode a mask to (H, W) ids. A palette gives its colours; transparency is not looked at.
+        """Decode a mask to (H, W) ids. A palette gives its colours; transparency is ignored.
 
         Raises:
-            DataError: not an image, or colours that stand for nothing, each with its number of pixels.
+            DataError: not an image, or unknown colours, each with its number of pixels.
         """
         red, green, blue = np.moveaxis(decode_image(data, where=where).astype(np.int32), -1, 0)
         codes = red << 16 | green << 8 | blue
-        places = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
-        unknown = self._codes[places] != codes
+        nearest = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
+        unknown = self._codes[nearest] != codes
         if unknown.any():
             raise DataError(_describe(codes[unknown], data), where=where)
-        ids: Ids = self._ids[places]
+        ids: Ids = self._ids[nearest]
         return ids
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from hwdkit.data.cache_files import open_cache
+from hwdkit.data.decode import Pixels
 from hwdkit.data.index import DatasetIndex
-from hwdkit.data.pairs import PairReader, Pixels
+from hwdkit.data.pairs import PairReader
 from hwdkit.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,7 @@ class SegmentationDataset:
         self.split = split
         self._pairs = index.splits[split]
         self._decode = PairReader(index)
-        cache = None if index.folder is None else open_cache(index, index.folder)
-        self._cached = None if cache is None else cache.get(split)
+        self._cached = open_cache(index, split)
 
     def __len__(self) -> int:
         return len(self._pairs)

@@ -20,6 +20,9 @@ from hwdkit.data.matlab import is_matlab, read_matrix
 from hwdkit.errors import DataError
 from hwdkit.types import IGNORE
 
+Pixels = npt.NDArray[np.uint8]
+Ids = npt.NDArray[np.uint8] | npt.NDArray[np.int32]
+
 IMAGE_MODES = ("RGB", "L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1")
 LABEL_MODES = ("L", "P", "I;16", "I")
 UNKNOWN = -1
@@ -33,14 +36,14 @@ MATLAB_LABELS = ("S", "GTcls.Segmentation")
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a whole file; one that cannot be read is the user's to mend, not a bug."""
+    """Read a whole file; raise a DataError where that fails."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
 
 
-def decode_image(data: bytes, *, where: str) -> npt.NDArray[np.uint8]:
+def decode_image(data: bytes, *, where: str) -> Pixels:
     """Decode a photograph completely.
 
     Args:
@@ -61,7 +64,7 @@ def decode_image(data: bytes, *, where: str) -> npt.NDArray[np.uint8]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def decode_label(data: bytes, *, where: str) -> npt.NDArray[np.uint8] | npt.NDArray[np.int32]:
+def decode_label(data: bytes, where: str) -> Ids:
     """Decode a label file to the ids that are stored in it, before any label map.
 
     A palette PNG gives its indices. Decoders that convert it to gray would give the luminance of the colours.
@@ -83,12 +86,11 @@ def decode_label(data: bytes, *, where: str) -> npt.NDArray[np.uint8] | npt.NDAr
         )
     if image.mode not in LABEL_MODES:
         raise DataError(f"label has mode {image.mode}; needed: {', '.join(LABEL_MODES)}", where=where)
-    ids: npt.NDArray[np.uint8] | npt.NDArray[np.int32]
-    ids = np.array(image) if image.mode in ("L", "P") else np.array(image).astype(np.int32)
-    return ids
+    ids = np.array(image)
+    return ids if image.mode in ("L", "P") else ids.astype(np.int32)
 
 
-def _whole(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8] | npt.NDArray[np.int32]:
+def _whole(values: npt.NDArray[Any], where: str) -> Ids:
     """Numbers of any type as ids; MATLAB's default type is double."""
     limits = np.iinfo(np.int32)
     low, high = values.min(), values.max()  # NaN if there is one, which the comparison refuses
@@ -120,21 +122,20 @@ class LabelLookup:
     """
 
     def __init__(self, label_map: Mapping[int, int] | None, *, classes: int) -> None:
-        known = {**{c: c for c in range(classes)}, IGNORE: IGNORE} if label_map is None else dict(label_map)
-        self.known = {raw: known[raw] for raw in sorted(known)}
+        if label_map is None:
+            label_map = {**{c: c for c in range(classes)}, IGNORE: IGNORE}
+        self.label_map = dict(sorted(label_map.items()))
         # Ids below 0 exist on paper (Cityscapes' license plate) but no PNG can hold them.
-        self._table = np.full(max(255, *known) + 1, UNKNOWN, dtype=np.int16)
-        for raw, mapped in known.items():
+        self._table = np.full(max(255, *label_map) + 1, UNKNOWN, dtype=np.int16)
+        for raw, mapped in label_map.items():
             if raw >= 0:
                 self._table[raw] = mapped
         # Where ids are bytes, a value that is not a class marks the unknown; there may be none left.
-        self._unused = next((value for value in range(256) if value not in known.values()), None)
+        self._unused = next((value for value in range(256) if value not in label_map.values()), None)
         first = self._table[:256]
         self._bytes = np.where(first == UNKNOWN, self._unused or 0, first).astype(np.uint8).tobytes()
 
-    def __call__(
-        self, ids: npt.NDArray[np.uint8] | npt.NDArray[np.int32], *, where: str
-    ) -> npt.NDArray[np.uint8]:
+    def __call__(self, ids: Ids, *, where: str) -> Pixels:
         """Map (H, W) raw ids to (H, W) uint8 classes.
 
         Raises:
@@ -146,27 +147,24 @@ class LabelLookup:
             unknown = bool((mapped == self._unused).any())
         else:
             if ids.dtype != np.uint8 and (int(ids.min()) < 0 or int(ids.max()) >= len(self._table)):
-                raise DataError(self._describe_unknown(ids), where=where)
+                raise DataError(self.unknown(histogram(ids)), where=where)
             wide = self._table[ids]
             mapped, unknown = wide.astype(np.uint8), int(wide.min()) == UNKNOWN
         if unknown:
-            raise DataError(self._describe_unknown(ids), where=where)
+            raise DataError(self.unknown(histogram(ids)), where=where)
         return mapped
 
     def unknown(self, counts: Mapping[int, int]) -> str:
         """Describe the unknown ids of a histogram; empty when there are none."""
-        strange = [f"id {raw} on {counts[raw]} pixels" for raw in sorted(counts) if raw not in self.known]
+        strange = [f"id {raw} on {counts[raw]} pixels" for raw in sorted(counts) if raw not in self.label_map]
         if not strange:
             return ""
         listed = ", ".join(strange[:8]) + (f" and {len(strange) - 8} more ids" if len(strange) > 8 else "")
-        return f"unknown label {listed} (known: {_ranges(list(self.known))})"
-
-    def _describe_unknown(self, ids: npt.NDArray[np.uint8] | npt.NDArray[np.int32]) -> str:
-        return self.unknown(histogram(ids))
+        return f"unknown label {listed} (known: {_ranges(list(self.label_map))})"
 
 
 def raw_ids(label_map: Mapping[int, int] | None, *, classes: int) -> npt.NDArray[np.uint16]:
-    """Turn a label map round: the id that stands for each class, as a benchmark wants predictions written.
+    """Invert a label map: the id that stands for each class, as benchmarks expect predictions.
 
     Args:
         label_map: raw id -> class; None = identity.
@@ -178,17 +176,18 @@ def raw_ids(label_map: Mapping[int, int] | None, *, classes: int) -> npt.NDArray
     Raises:
         DataError: a class that no id stands for.
     """
-    known = {c: c for c in range(classes)} if label_map is None else label_map
+    if label_map is None:
+        label_map = {c: c for c in range(classes)}
     lowest: dict[int, int] = {}
-    for raw in sorted(raw for raw in known if 0 <= raw <= np.iinfo(np.uint16).max):
-        lowest.setdefault(known[raw], raw)
+    for raw in sorted(raw for raw in label_map if 0 <= raw <= np.iinfo(np.uint16).max):
+        lowest.setdefault(label_map[raw], raw)
     missing = [c for c in range(classes) if c not in lowest]
     if missing:
         raise DataError(f"the label map has no id that a PNG can hold for class {missing[0]}")
     return np.array([lowest[c] for c in range(classes)], dtype=np.uint16)
 
 
-def histogram(ids: npt.NDArray[np.uint8] | npt.NDArray[np.int32]) -> dict[int, int]:
+def histogram(ids: Ids) -> dict[int, int]:
     """Count the pixels of each raw id."""
     if ids.dtype == np.uint8:
         counts = np.bincount(ids.ravel(), minlength=256)

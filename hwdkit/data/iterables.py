@@ -1,8 +1,8 @@
 """Batches from whatever yields (image, label): a Dataset, a DataLoader, a list, a generator.
 
-hwdkit's own datasets are read by `stream.py`; here is what `hwdkit.fit` and `hwdkit.evaluate` are given in
-Python. The order and the random augmentation of step k are functions of seed and step here, too, for exact
-resumes.
+Prepared datasets are read by `stream.py`; this file reads what a user passes to `hwdkit.fit` and
+`hwdkit.evaluate`. Here, too, the order and the random augmentation of step k depend on seed and step alone,
+for exact resumes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from hwdkit.data.processes import as_is, close_at_exit, loader_options, raised, started
-from hwdkit.data.stream import SampleOrder, require_divisible
+from hwdkit.data.processes import as_is, close_at_exit, loader_options
+from hwdkit.data.stream import SampleOrder, require_divisible, steps
 from hwdkit.errors import DataError, HwdkitError
 from hwdkit.types import IGNORE, Batch
 
@@ -31,25 +31,25 @@ class Reader:
 
     Attributes:
         classes: labels are 0..classes-1, or 255 = ignore.
-        normalises: whether the networks want uint8 RGB; otherwise images are handed on as they come.
+        normalises: whether the networks take uint8 RGB; otherwise images are passed on unchanged.
     """
 
     classes: int
     normalises: bool
 
-    def batch(self, item: Any, *, what: str) -> Batch:
+    def batch(self, item: Any, *, name: str) -> Batch:
         """A batch, or one image and its label as a batch of one.
 
         Args:
             item: (image, label): (N, 3, H, W) or (3, H, W), and (N, H, W) or (H, W); tensors, arrays of
                 numpy (an image as (H, W, 3)) or PIL images.
-            what: names the item in errors.
+            name: names the item in errors.
 
         Raises:
             DataError: it is something else, or a label is out of range.
         """
         if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(f"{what} is {_kind(item)}, not a pair (image, label)")
+            raise DataError(f"{name} is a {type(item).__name__}, not a pair (image, label)")
         image, label = _image(item[0]), _label(item[1])
         if image.ndim == 3:
             image = image[None]
@@ -59,24 +59,25 @@ class Reader:
             label = label[:, 0]
         if image.ndim != 4 or image.shape[1] != 3:
             raise DataError(
-                f"{what}: the image has shape {tuple(image.shape)}, not (3, H, W) or (N, 3, H, W)"
+                f"{name}: the image has shape {tuple(image.shape)}, not (3, H, W) or (N, 3, H, W)",
+                hint="arrays of numpy are (H, W, 3) instead, and are turned before this check",
             )
         if label.shape != (len(image), *image.shape[2:]):
             shapes = f"label {tuple(label.shape)} for images {tuple(image.shape)}"
-            raise DataError(f"{what}: the label must have the image's height and width; {shapes}")
+            raise DataError(f"{name}: the label must have the image's height and width; {shapes}")
         if self.normalises and image.dtype != torch.uint8:
             raise DataError(
-                f"{what}: the image is {image.dtype}, but the networks want uint8 RGB",
-                hint="leave normalisation out of your Dataset, or say adapt(..., contract=None)",
+                f"{name}: the image is {image.dtype}, but the networks take uint8 RGB",
+                hint="remove the normalisation from your Dataset, or pass contract=None to adapt",
             )
         if label.dtype == torch.bool or label.is_floating_point():
-            raise DataError(f"{what}: the label is {label.dtype}, not whole numbers")
+            raise DataError(f"{name}: the label is {label.dtype}; it must hold integers")
         counted = label[label != IGNORE]
         if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < self.classes:
             wrong = int(counted.min() if counted.min() < 0 else counted.max())
             raise DataError(
-                f"{what}: the label holds {wrong}, but there are classes 0 to {self.classes - 1}",
-                hint=f"pixels that shall not count are {IGNORE}",
+                f"{name}: the label holds {wrong}, but there are classes 0 to {self.classes - 1}",
+                hint=f"label pixels to be ignored {IGNORE}",
             )
         return Batch(image, label.to(torch.uint8) if self.classes <= IGNORE else label)
 
@@ -110,7 +111,7 @@ def training_batches(
         workers: loader processes for a Dataset; 0 = this one.
 
     Raises:
-        DataError: an item is not as `Reader.batch` wants it; there is none; a generator has ended.
+        DataError: `Reader.batch` refuses an item; there is none; a generator has ended.
         RecipeError: batch_size does not divide.
     """
     if is_dataset(data):
@@ -119,7 +120,7 @@ def training_batches(
         loader: DataLoader[Batch] = DataLoader(
             _Samples(data, reader, seed), batch_sampler=order, collate_fn=as_is, **loader_options(workers)
         )
-        return close_at_exit(_of_dataset(loader, accumulate))
+        return close_at_exit(steps(loader, accumulate))
     return _of_iterable(data, reader, seed=seed, skipped=start_step * accumulate, accumulate=accumulate)  # type: ignore[arg-type]
 
 
@@ -136,12 +137,12 @@ def pairs(data: Iterable[Any] | Dataset[Any], reader: Reader) -> Iterator[tuple[
     """Give number, image (3, H, W) and label (H, W) int64 of everything in `data`, once.
 
     Raises:
-        DataError: an item is not as `Reader.batch` wants it.
+        DataError: `Reader.batch` refuses an item.
     """
     items = (data[i] for i in range(len(data))) if is_dataset(data) else iter(data)  # type: ignore
     count = 0
     for number, item in enumerate(items):
-        batch = reader.batch(item, what=f"item {number}")
+        batch = reader.batch(item, name=f"item {number}")
         for image, label in zip(batch.image, batch.label, strict=True):
             yield count, image, label.long()
             count += 1
@@ -161,7 +162,7 @@ class _Samples(Dataset[Batch]):
             for sample, i in numbered:
                 with _random_numbers(self.seed, sample):
                     item = self.data[i]
-                read.append(self.reader.batch(item, what=f"item {i}"))
+                read.append(self.reader.batch(item, name=f"item {i}"))
             sizes = {tuple(batch.image.shape[1:]) for batch in read}
             if len(sizes) > 1:
                 shown = " and ".join(str(size) for size in sorted(sizes)[:2])
@@ -172,15 +173,6 @@ class _Samples(Dataset[Batch]):
         except HwdkitError as error:
             return error
         return Batch(torch.cat([batch.image for batch in read]), torch.cat([batch.label for batch in read]))
-
-
-def _of_dataset(loader: DataLoader[Batch], accumulate: int) -> Generator[list[Batch], None, None]:
-    batches = started(loader)
-    try:
-        while True:
-            yield [raised(next(batches)) for _ in range(accumulate)]
-    finally:
-        del batches  # ends the loader processes
 
 
 def _of_iterable(
@@ -196,7 +188,8 @@ def _of_iterable(
             items = iter(data)
         if epoch and items is data:
             raise DataError(
-                "the data has ended before the training", hint="a generator can be read once only"
+                "the data ended before the training",
+                hint="a generator can be read only once: pass a Dataset or a list",
             )
         count = 0
         while True:
@@ -209,7 +202,7 @@ def _of_iterable(
             if skipped:
                 skipped -= 1
                 continue
-            step.append(reader.batch(item, what=f"batch {count - 1} of epoch {epoch}"))
+            step.append(reader.batch(item, name=f"batch {count - 1} of epoch {epoch}"))
             if len(step) == accumulate:
                 yield step
                 step = []
@@ -264,7 +257,7 @@ def _image(value: Any) -> Tensor:
     if isinstance(value, Image.Image):
         value = np.asarray(value.convert("RGB"))
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.moveaxis(value, -1, -3).copy())
+        value = torch.from_numpy((np.moveaxis(value, -1, -3) if value.ndim >= 3 else value).copy())
     return value if isinstance(value, Tensor) else torch.empty(0)
 
 
@@ -272,9 +265,6 @@ def _label(value: Any) -> Tensor:
     if isinstance(value, Image.Image):
         value = np.asarray(value)
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.astype(np.int64))
+        # Tensors of 16 unsigned bits cannot be compared; numbers that are not whole stay, to be refused.
+        value = torch.from_numpy(value.astype(np.int64) if value.dtype.kind in "iu" else value.copy())
     return value if isinstance(value, Tensor) else torch.empty(0)
-
-
-def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}"

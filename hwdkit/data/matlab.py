@@ -20,7 +20,7 @@ import numpy.typing as npt
 from hwdkit.errors import DataError
 
 HEADER = 128
-"""Bytes before the first variable: a text, an offset that nobody uses, a version, the byte order."""
+"""Bytes before the first variable: a text, an unused offset, a version, the byte order."""
 
 MAX_BYTES = 1 << 28
 """What one variable may unpack to; a label of 16 bits and 100 million pixels is still below."""
@@ -76,11 +76,11 @@ def read_matrix(data: bytes, names: Sequence[str], *, where: str) -> npt.NDArray
     Raises:
         DataError: not a MAT-file of version 5, damaged, none of the names in it, or something else under it.
     """
-    wanted = {name.split(".")[0]: name.split(".")[1:] for name in names}
+    fields = {name.split(".")[0]: name.split(".")[1:] for name in names}
     try:
         order = _byte_order(data)
-        for array in _variables(memoryview(data)[HEADER:], order, set(wanted)):
-            for field in wanted[array.name]:
+        for array in _variables(memoryview(data)[HEADER:], order, set(fields)):
+            for field in fields[array.name]:
                 array = _field(array, field, order)
             return _numbers(array, order)
     except _DamagedError as damage:
@@ -108,7 +108,7 @@ def _byte_order(data: bytes) -> str:
     return order
 
 
-def _variables(data: memoryview, order: str, wanted: set[str]) -> Iterator[_Array]:
+def _variables(data: memoryview, order: str, names: set[str]) -> Iterator[_Array]:
     """Yield the variables with these names, one unpacked at a time; the others are stepped over."""
     start = 0
     while start < len(data):
@@ -117,12 +117,12 @@ def _variables(data: memoryview, order: str, wanted: set[str]) -> Iterator[_Arra
         if element.kind == COMPRESSED:
             glance, unpacker = _begin(element.data)
             # Its end may lie beyond the glance: enough is there for the name, which comes first.
-            if _array(glance[8:], order).name in wanted:
+            if _array(glance[8:], order).name in names:
                 content = _unpacked(glance, unpacker, order)
                 yield _array(_expect(content, 0, order, MATRIX).data, order)
         elif element.kind == MATRIX:
             array = _array(element.data, order)
-            if array.name in wanted:
+            if array.name in names:
                 yield array
         # Anything else at the top is legal and holds no variable.
 
@@ -184,7 +184,7 @@ def _array(data: memoryview, order: str) -> _Array:
     """Read flags, shape and name of an array."""
     flags = _expect(data, 0, order, UINT32)
     if flags.data and flags.data[0 if order == "<" else 3] > max(NUMERIC_CLASSES):
-        # Objects and function handles, laid out differently: nameless here, and so never wanted.
+        # Objects and function handles, laid out differently: nameless here, and so never read.
         return _Array(0, False, (), "", data[flags.end :])
     shape = _expect(data, flags.end, order, INT32)
     name = _expect(data, shape.end, order, INT8)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 from hwdkit.data.colours import label_reader
-from hwdkit.data.decode import LabelLookup, decode_image, read_bytes
+from hwdkit.data.decode import LabelLookup, Pixels, decode_image, read_bytes
 from hwdkit.data.index import DatasetIndex, Pair
 from hwdkit.errors import DataError
-
-Pixels = npt.NDArray[np.uint8]
 
 
 class PairReader:
@@ -23,7 +18,7 @@ class PairReader:
     def __init__(self, index: DatasetIndex) -> None:
         self.root = index.root
         self._lookup = LabelLookup(index.label_map, classes=len(index.classes))
-        self._read_label = label_reader(index)
+        self._read_label = label_reader(index.label_colours)
 
     def __call__(self, pair: Pair) -> tuple[Pixels, Pixels]:
         """Decode both files of a pair and map the label's ids to classes.

@@ -13,7 +13,7 @@ from typing import TypeVar
 from hwdkit.errors import EnvironmentFailure
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many are done, and of how many."""
+"""Called with the name of the job, how many tasks are done, and of how many."""
 
 FEW = 200
 """Below this many items, starting processes costs more than it saves."""
@@ -36,14 +36,14 @@ def on_all_cores(
         work: must be picklable when there are `FEW` tasks or more.
         tasks: its arguments.
         workers: processes; None = one a core. 0 and 1 stay in this process.
-        doing: what `progress` is told is being done.
+        doing: name of the job, for `progress`.
         progress: called now and then, and at the end.
 
     Returns:
         The results in the order of the tasks.
 
     Raises:
-        EnvironmentFailure: a process was killed, most likely for want of memory.
+        EnvironmentFailure: a process was killed, most likely because memory ran out.
     """
     results: list[Result] = []
     for result in _results(work, tasks, cores() if workers is None else workers):

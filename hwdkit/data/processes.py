@@ -43,11 +43,11 @@ def loader_options(workers: int) -> dict[str, Any]:
 
 
 def started(loader: DataLoader[Item]) -> Iterator[Item]:
-    """Start the loader's processes deaf to Ctrl-C and SIGTERM, which terminals and Slurm send to everyone.
+    """Start the loader's processes so that they ignore Ctrl-C and SIGTERM, which every process receives.
 
-    The training process alone answers, perhaps by finishing its step and saving; a loader process that died
-    first would turn that into a crash. The signals are blocked before the processes are forked: they are deaf
-    from their first instruction. Dropping the returned iterator ends them.
+    Only the training process responds, perhaps by finishing its step and saving; a loader process that died
+    first would turn that into a crash. The signals are blocked before the processes are forked, so from their
+    first instruction. Dropping the returned iterator ends them.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
     try:
@@ -73,7 +73,8 @@ _live: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
 def close_at_exit(stream: Stream[Item]) -> Stream[Item]:
     """Close a stream that is still open when Python ends.
 
-    Otherwise multiprocessing's own exit handler would send its processes a SIGTERM in vain, and wait.
+    Otherwise multiprocessing's own exit handler would send its processes a SIGTERM, which they ignore, and
+    wait for them.
     """
     _live.add(stream)
     return stream

@@ -74,7 +74,7 @@ def train_stream(
         pin_memory=pin,
         **loader_options(workers),
     )
-    return close_at_exit(_steps(loader, accumulate))
+    return close_at_exit(steps(loader, accumulate))
 
 
 def require_divisible(batch_size: int, *, world: int, accumulate: int) -> None:
@@ -192,7 +192,8 @@ class _Pairs(Dataset[tuple[int, Tensor, Tensor]]):
             return error
 
 
-def _steps(loader: DataLoader[Batch], accumulate: int) -> Generator[list[Batch], None, None]:
+def steps(loader: DataLoader[Batch], accumulate: int) -> Generator[list[Batch], None, None]:
+    """Give the micro-batches of every optimizer step; raise what a loader process returned as an error."""
     batches = started(loader)
     try:
         while True:

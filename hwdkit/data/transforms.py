@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hwdkit.data.decode import Pixels
 from hwdkit.types import IGNORE
 
-Pixels = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
 
 PAD_COLOUR = (124, 116, 104)

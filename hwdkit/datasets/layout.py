@@ -1,6 +1,6 @@
 """How a dataset lies on disk: the description that each dataset file fills in, and the pairing of its files.
 
-Only names of files are looked at here; what is in them is the business of `verify.py`.
+Only names of files are looked at here; their content is checked by `prepare/verify.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -29,20 +29,20 @@ class SplitFiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything that hwdkit knows of a dataset before it has seen a file.
+    """What hwdkit knows of a dataset before it has seen a file.
 
     Attributes:
         name: key in `DATASETS`.
         classes, palette: official names and RGB colours in class order.
         label_map: raw id in the label files -> class, 255 = ignore. An id that is not a key is an error.
-        published: pairs per split as published. A split that is in `optional` may be absent.
+        licence: one line, as far as known.
+        list_files: finds the files of each split below the root.
+        published: pairs per split as published; empty for a user's own data.
+        optional: splits that may be absent.
         inner_folders: folders that the dataset's archive unpacks to, looked for below --source.
         must_have: files or folders (alternatives joined by "|") without which this is not the dataset.
         expected: the files on disk, as text for people.
         how_to_get: where it comes from, as text for people.
-        licence: one line, as far as known.
-        list_files: finds the files of each split below the root.
-        optional: splits that may be absent.
         label_colours: colour -> raw id for labels that are painted; None = the files hold the ids.
     """
 
@@ -50,14 +50,14 @@ class Layout:
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     label_map: Mapping[int, int]
-    published: Mapping[str, int]
-    inner_folders: tuple[str, ...]
-    must_have: tuple[str, ...]
-    expected: str
-    how_to_get: str
     licence: str
     list_files: Callable[[Path], dict[str, SplitFiles]]
+    published: Mapping[str, int] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    inner_folders: tuple[str, ...] = ()
+    must_have: tuple[str, ...] = ()
+    expected: str = ""
+    how_to_get: str = ""
     label_colours: Mapping[tuple[int, int, int], int] | None = None
 
     def list_pairs(self, root: Path) -> dict[str, list[tuple[str, str]]]:

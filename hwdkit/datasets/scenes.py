@@ -62,7 +62,6 @@ SCENES = Layout(
     classes=CLASSES,
     palette=PALETTE,
     label_map={**{raw: raw for raw in range(len(CLASSES))}, IGNORE: IGNORE},
-    published={},
     inner_folders=("scenes",),
     must_have=("images/train", "labels/train", "images/val", "labels/val"),
     expected="images/{train,val}/*.png and labels/{train,val}/*.png",

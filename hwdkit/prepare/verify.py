@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hwdkit.data.colours import LabelReader, reader_of
+from hwdkit.data.colours import LabelReader, label_reader
 from hwdkit.data.decode import LabelLookup, decode_image, histogram, read_bytes
 from hwdkit.data.index import DatasetIndex, Pair, SplitStatistics
 from hwdkit.data.parallel import Progress, on_all_cores
@@ -121,7 +121,7 @@ def verify(
     )  # only the user knows how much data there should be
     work = [(split, pair) for split, files in listing.items() for pair in paired(files)]
     lookup = LabelLookup(layout.label_map, classes=len(layout.classes))
-    check = PairCheck(root, lookup, reader_of(layout.label_colours))
+    check = PairCheck(root, lookup, label_reader(layout.label_colours))
     reports = on_all_cores(
         check, [pair for _, pair in work], workers=workers, doing=f"checking {layout.name}", progress=progress
     )
@@ -194,7 +194,7 @@ def _digest(content: Any) -> str:
 def _statistics(images: int, raw_ids: Counter[int], layout: Layout, lookup: LabelLookup) -> SplitStatistics:
     pixels: Counter[int] = Counter()
     for raw, count in raw_ids.items():
-        pixels[lookup.known[raw]] += count
+        pixels[lookup.label_map[raw]] += count
     of_classes = tuple(pixels[c] for c in range(len(layout.classes)))
     return SplitStatistics(images, of_classes, pixels[IGNORE], dict(raw_ids))
 

@@ -141,18 +141,6 @@ def test_a_working_directory_that_is_gone_is_a_finding(tmp_path: Path) -> None:
     assert (finding["level"], finding["fix"]) == ("problem", "cd")
 
 
-def test_a_device_that_cannot_be_used_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    def busy(_: int) -> None:
-        raise RuntimeError("CUDA-capable device(s) is/are busy or unavailable\nmore")
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", busy)
-    finding = by_name(machine.devices)["cuda:0"]
-    assert finding.level == "problem"
-    assert finding.value.endswith("busy or unavailable")
-
-
 def distribution(name: str, version: str, *requires: str, extras: str = "") -> None:
     """Install a fake package in front of the real ones."""
     folder = Path("site", f"{name.replace('-', '_')}-{version}.dist-info")
@@ -185,7 +173,7 @@ def test_an_extra_that_is_too_old_is_noted_and_a_missing_one_is_no_fault() -> No
     findings = by_name(packages.extras)
     assert findings.keys() == {"video", "odd"}
     video, odd = findings["video"], findings["odd"]
-    assert (video.level, video.value) == ("note", "av 1.0 is too old: no films in hwdkit predict")
+    assert (video.level, video.value) == ("note", "av 1.0 is too old: no videos in hwdkit predict")
     assert video.fix == "pip install --upgrade 'hwdkit[video]'"
     assert (odd.level, odd.facts["versions"]) == ("ok", {"none-such": None})
 
@@ -232,25 +220,32 @@ def test_a_driver_without_a_device_is_a_problem(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(
-    ("kernels", "level"),
+    ("error", "level", "fix"),
     [
-        (["sm_80", "sm_90a"], "ok"),
-        (["sm_80", "compute_80"], "ok"),
-        (["sm_80", "sm_100", "compute_100"], "problem"),
-        ([], "ok"),
+        ("", "ok", ""),
+        ("CUDA error: no kernel image is available for execution on the device", "problem", REINSTALL),
+        ("CUDA-capable device(s) is/are busy or unavailable\nmore", "problem", "nvidia-smi"),
     ],
 )
-def test_devices_have_memory_and_capability(
-    monkeypatch: pytest.MonkeyPatch, kernels: list[str], level: str
+def test_a_device_is_described_and_tried(
+    monkeypatch: pytest.MonkeyPatch, error: str, level: str, fix: str
 ) -> None:
+    def on_device(size: int, *, device: str) -> torch.Tensor:
+        if error:
+            raise RuntimeError(error)
+        return torch.ones(size)
+
     gpu = SimpleNamespace(name="NVIDIA H200", total_memory=141 * 2**30, major=9, minor=0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: kernels)
+    monkeypatch.setattr(torch, "zeros", on_device)
     finding = by_name(machine.devices)["cuda:0"]
-    assert finding.value.startswith("NVIDIA H200, 141 GiB, compute capability 9.0")
-    assert finding.level == level
+    assert (finding.level, finding.fix) == (level, fix)
+    if not error:
+        assert finding.value == "NVIDIA H200, 141 GiB, compute capability 9.0"
+    else:
+        assert finding.value == f"cannot be used: {error.splitlines()[0]}"
 
 
 def test_a_dataset_is_described(scenes: Path) -> None:

@@ -71,7 +71,7 @@ def test_data_without_an_ignored_pixel_has_a_share_of_zero(tmp_path: Path) -> No
 
 
 def test_options_of_scenes_mean_nothing_elsewhere(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--train, --seed only means something for scenes"):
+    with pytest.raises(UsageError, match="--train, --seed: only for scenes"):
         PrepareData(dataset="camvid", train=3, seed=1)
 
 
@@ -144,7 +144,7 @@ def test_the_cache_is_announced_and_reported(tmp_path: Path, caplog: pytest.LogC
     assert f"cache        {4 * pixels / 1000:.1f} kB in {tmp_path / 'scenes' / 'cache'}, written" in shown(
         result
     )
-    assert "was there" in shown(draw(tmp_path, cache=True))
+    assert "already there" in shown(draw(tmp_path, cache=True))
 
 
 def test_archives_announce_their_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -123,7 +123,7 @@ def test_an_index_without_painted_labels_reads_as_before(photos: Path) -> None:
     index = load_index(path.parent)
     assert index.label_colours is None
     raw = (photos / index.splits["val"][0].label).read_bytes()
-    assert label_reader(index)(raw, "x").shape == (40, 48)
+    assert label_reader(index.label_colours)(raw, "x").shape == (40, 48)
 
 
 # --- a second run
@@ -252,7 +252,7 @@ def test_a_name_that_two_images_have_must_be_a_path(photos: Path) -> None:
 
 
 def test_lists_and_a_fraction_exclude_each_other() -> None:
-    with pytest.raises(UsageError, match="leave nothing for --val-fraction"):
+    with pytest.raises(UsageError, match="--val-fraction and --seed have no effect"):
         SplitRule(val="val.txt", val_fraction=0.1)
     with pytest.raises(UsageError, match="must lie between 0 and 1"):
         SplitRule(val_fraction=1.0)
@@ -406,9 +406,9 @@ def test_options_that_are_missing_or_cannot_be_meant(photos: Path, asked: dict[s
     ("name", "words"),
     [
         (None, "needs --name"),
-        ("ade20k", "hwdkit's own"),
-        ("CamVid", "hwdkit's own"),
-        ("folder", "hwdkit's own"),
+        ("ade20k", "hwdkit uses this name itself"),
+        ("CamVid", "hwdkit uses this name itself"),
+        ("folder", "hwdkit uses this name itself"),
         ("a/b", "names a folder"),
         ("..", "names a folder"),
         (".hidden", "names a folder"),
@@ -592,11 +592,11 @@ def test_own_data_that_was_not_unpacked_to_the_end_is_no_dataset(photos: Path, i
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("camvid --name mine --classes c.txt", "--name, --classes only means something for folder"),
+        ("camvid --name mine --classes c.txt", "--name, --classes: only for folder"),
         ("folder --images *.jpg", "folder needs --name"),
-        ("folder --name cityscapes --images *.jpg", "a name of hwdkit's own"),
+        ("folder --name cityscapes --images *.jpg", "hwdkit uses this name itself"),
         ("folder --name mine --label-encoding rgb", "'rgb' is not one of"),
-        ("folder --name t1 --train 5", "--train only means something for scenes"),
+        ("folder --name t1 --train 5", "--train: only for scenes"),
         ("mine", "your own data: hwdkit prepare-data folder --name mine"),
     ],
 )

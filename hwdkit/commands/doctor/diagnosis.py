@@ -27,8 +27,8 @@ def run(options: Doctor) -> dict[str, Any]:
     """Check everything.
 
     Returns:
-        counts: findings by level. findings: section, name, level, value, fix (what to type, or "") and
-        facts (the same as values) of each, in the order of the text.
+        counts: findings by level. findings: section and the fields of `Finding` of each, in the order of the
+        text.
     """
     findings = [
         {"section": section, **vars(finding)}
@@ -41,7 +41,7 @@ def run(options: Doctor) -> dict[str, Any]:
 
 
 def verdict(result: dict[str, Any]) -> EnvironmentFailure | None:
-    """What the command ends with: None without problems."""
+    """The error that the command ends with; None without problems."""
     count = result["counts"]["problem"]
     names = ", ".join(f["name"] for f in result["findings"] if f["level"] == "problem")
     return EnvironmentFailure(f"{counted(count, 'problem')}: {names}") if count else None
@@ -50,9 +50,9 @@ def verdict(result: dict[str, Any]) -> EnvironmentFailure | None:
 def _checks(data_root: Path) -> dict[str, dict[str, Callable[[], Iterable[Finding]]]]:
     """Name every check, by section, in the order of the text."""
     try:
-        Path.cwd()
+        here = Path.cwd()
     except OSError:  # torch would end the process on import
-        value = "the working directory is gone: nothing else was checked"
+        value = "the working directory was deleted: nothing else was checked"
         return {"limits": {"disk, here": lambda: [Finding("disk, here", value, "problem", "cd")]}}
     return {
         "versions": {
@@ -66,8 +66,8 @@ def _checks(data_root: Path) -> dict[str, dict[str, Callable[[], Iterable[Findin
             "threads": machine.threads,
             "shared memory": machine.shared_memory,
             "open files": machine.open_files,
-            "disk, data root": lambda: [machine.disk("disk, data root", data_root)],
-            "disk, here": lambda: [machine.disk("disk, here", Path.cwd())],
+            "disk, data root": partial(machine.disk, "disk, data root", data_root),
+            "disk, here": partial(machine.disk, "disk, here", here),
         },
         "datasets": {"datasets": partial(prepared.datasets, data_root)},
         "recipes": {"recipes": prepared.recipes},

@@ -18,15 +18,14 @@ RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID", "S
 
 
 def variables() -> Iterator[Finding]:
-    """Variables that steer hwdkit; one that it does not know is probably misspelt."""
-    for name in sorted(os.environ):
-        facts = {"value": os.environ[name]}
-        if name.startswith("HWDKIT_") and name not in OF_HWDKIT:
+    """Variables that hwdkit reads; a HWDKIT_ variable that it does not read is probably misspelt."""
+    for name, value in sorted(os.environ.items()):
+        if name in OF_HWDKIT + OF_OTHERS or name.startswith("NCCL_"):
+            yield Finding(name, value, facts={"value": value})
+        elif name.startswith("HWDKIT_"):
             close = difflib.get_close_matches(name, OF_HWDKIT, n=1)
-            guess = f"; did you mean {close[0]}?" if close else ""
-            yield Finding(name, f"hwdkit reads no such variable{guess}", "note", f"unset {name}", facts)
-        elif name in OF_HWDKIT + OF_OTHERS or name.startswith("NCCL_"):
-            yield Finding(name, facts["value"], facts=facts)
+            unread = f"hwdkit reads no such variable{f'; did you mean {close[0]}?' if close else ''}"
+            yield Finding(name, unread, "note", f"unset {name}", {"value": value})
 
 
 def ranks() -> Iterator[Finding]:
@@ -40,14 +39,14 @@ def ranks() -> Iterator[Finding]:
         yield Finding("ranks", error.message, "problem", clear)
         return
     facts = {"rank": rank, "local_rank": local, "world": world}
-    if world > 1 and os.environ.get("SLURM_NNODES", "1") != "1" and "MASTER_ADDR" not in os.environ:
+    if world == 1:
+        yield Finding("ranks", "one process, or as many as hwdkit starts", facts=facts)
+    elif os.environ.get("SLURM_NNODES", "1") != "1" and "MASTER_ADDR" not in os.environ:
         fix = 'export MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"'
         yield Finding("ranks", "several Slurm nodes, and no MASTER_ADDR", "problem", fix, facts)
-    elif world > 1:
+    else:
         value = f"rank {rank} of {world}: a run started here waits for the others"
         yield Finding("ranks", value, "note", f"{clear}   (unless torchrun or srun set them)", facts)
-    else:
-        yield Finding("ranks", "one process, or as many as hwdkit starts", facts=facts)
 
 
 def pretrained_weights() -> Iterator[Finding]:
@@ -55,8 +54,8 @@ def pretrained_weights() -> Iterator[Finding]:
     from huggingface_hub import constants
 
     folder, name = Path(constants.HF_HUB_CACHE), "pretrained weights"
-    count = len(list(folder.glob("models--*"))) if folder.is_dir() else 0
-    offline = [name for name in OFFLINE if name in os.environ] if constants.HF_HUB_OFFLINE else []
+    count = sum(1 for _ in folder.glob("models--*"))
+    offline = [variable for variable in OFFLINE if variable in os.environ] if constants.HF_HUB_OFFLINE else []
     facts = {"path": str(folder), "models": count, "offline": offline}
     value = f"{counted(count, 'model')} in {folder}"
     if offline:

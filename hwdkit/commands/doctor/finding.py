@@ -14,10 +14,10 @@ class Finding:
     """The answer to one question.
 
     Attributes:
-        name: what was looked at.
-        value: what was seen, in one line.
+        name: what was checked.
+        value: the answer in one line.
         level: a problem stops or spoils a run; a note is worth knowing.
-        fix: what to type; empty where there is nothing to mend.
+        fix: what to type; empty where nothing needs fixing.
         facts: the same as values, for --json.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,20 +16,25 @@ if TYPE_CHECKING:
 
 USES = {
     "onnx": "hwdkit export --format onnx",
-    "video": "films in hwdkit predict",
+    "video": "videos in hwdkit predict",
     "tsne": "hwdkit visualize embeddings",
     "tensorboard": "scalars of a run in TensorBoard",
 }
 """What extras are for; their packages are listed in pyproject.toml alone."""
 
 FOR_DEVELOPERS = {"test", "dev"}
+LOADED = {
+    "pillow": ("PIL.Image", "pip install --force-reinstall pillow"),
+    "torchvision": ("torchvision", REINSTALL),
+    "timm": ("hwdkit.models.backbone", "pip install --force-reinstall timm"),
+}
+"""A package, the module whose import shows that it works, and what to type if it does not."""
 
 
 def versions() -> Iterator[Finding]:
     """Every package that hwdkit requires is there and new enough."""
-    folder = Path(__file__).resolve().parents[2]
+    folder, python = Path(__file__).resolve().parents[2], platform.python_version()
     yield Finding("hwdkit", f"{__version__} in {folder}", facts={"version": __version__, "path": str(folder)})
-    python = platform.python_version()
     yield Finding("python", f"{python} on {platform.platform()}", facts={"version": python})
     for requirement in _required():
         version, name = _installed(requirement), requirement.name
@@ -45,18 +50,12 @@ def versions() -> Iterator[Finding]:
 
 def imports() -> Iterator[Finding]:
     """What is installed also loads; torchvision refuses a torch that it was not built for."""
-    loads: tuple[tuple[str, Callable[[], object], str], ...] = (
-        ("pillow", lambda: import_module("PIL.Image"), "pip install --force-reinstall pillow"),
-        ("torchvision", lambda: import_module("torchvision"), REINSTALL),
-        ("timm", lambda: import_module("hwdkit.models.backbone"), "pip install --force-reinstall timm"),
-    )
-    for name, load, fix in loads:
+    for name, (module, fix) in LOADED.items():
         try:
-            load()
+            import_module(module)
+            yield Finding(f"{name} loads", "yes", facts={"loads": True})
         except Exception as error:
             yield Finding(f"{name} loads", first_line(error), "problem", fix, {"loads": False})
-        else:
-            yield Finding(f"{name} loads", "yes", facts={"loads": True})
 
 
 def thop_is_the_papers() -> Iterator[Finding]:
@@ -68,7 +67,7 @@ def thop_is_the_papers() -> Iterator[Finding]:
         return
     yield Finding(
         "thop is",
-        f"shadowed: ultralytics-thop {other} (AGPL-3.0) installs a module of the same name, "
+        f"replaced: ultralytics-thop {other} (AGPL-3.0) installs a module of the same name, "
         "so the GMACs of `profile` may not be those of the papers' counter",
         "problem",
         "pip uninstall ultralytics-thop && pip install --force-reinstall --no-deps thop",
@@ -81,21 +80,21 @@ def extras() -> Iterator[Finding]:
     for extra in metadata.metadata("hwdkit").get_all("Provides-Extra") or ():
         if extra in FOR_DEVELOPERS:
             continue
-        packages, use = _required(extra), USES.get(extra, "")
-        installed = {package.name: _installed(package) for package in packages}
-        lacking = [
-            f"no {package.name}" if version is None else f"{package.name} {version} is too old"
-            for package in packages
-            if (version := installed[package.name]) is None
-            or not package.specifier.contains(version, prereleases=True)
-        ]
-        facts, fix = {"for": use, "versions": installed}, f"pip install --upgrade 'hwdkit[{extra}]'"
-        if not any(installed.values()):
+        versions: dict[str, str | None] = {}
+        faults, use = [], USES.get(extra, "")
+        for package in _required(extra):
+            version = versions[package.name] = _installed(package)
+            if version is None:
+                faults.append(f"no {package.name}")
+            elif not package.specifier.contains(version, prereleases=True):
+                faults.append(f"{package.name} {version} is too old")
+        facts, fix = {"for": use, "versions": versions}, f"pip install --upgrade 'hwdkit[{extra}]'"
+        if not any(versions.values()):
             yield Finding(extra, f"not installed; for {use}", "ok", fix, facts)
-        elif lacking:
-            yield Finding(extra, f"{', '.join(lacking)}: no {use}", "note", fix, facts)
+        elif faults:
+            yield Finding(extra, f"{', '.join(faults)}: no {use}", "note", fix, facts)
         else:
-            listed = ", ".join(f"{name} {version}" for name, version in installed.items())
+            listed = ", ".join(f"{name} {version}" for name, version in versions.items())
             yield Finding(extra, f"{listed}: {use}", facts=facts)
 
 
@@ -103,13 +102,14 @@ def _required(extra: str = "") -> list[Requirement]:
     """What hwdkit requires, or what one of its extras adds to that."""
     from packaging.requirements import Requirement
 
-    def is_required(requirement: Requirement, extra: str) -> bool:
-        return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-
+    requirements = [Requirement(line) for line in metadata.requires("hwdkit") or ()]
+    core = [line for line in requirements if line.marker is None or line.marker.evaluate({"extra": ""})]
+    if not extra:
+        return core
     return [
-        requirement
-        for requirement in map(Requirement, metadata.requires("hwdkit") or ())
-        if is_required(requirement, extra) and not (extra and is_required(requirement, ""))
+        line
+        for line in requirements
+        if line not in core and line.marker is not None and line.marker.evaluate({"extra": extra})
     ]
 
 

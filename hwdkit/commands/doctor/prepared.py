@@ -6,13 +6,16 @@ import shlex
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwdkit.commands.doctor.finding import Finding, counted, findings_of, first_line
 from hwdkit.errors import HwdkitError
 
+if TYPE_CHECKING:
+    from hwdkit.data.index import DatasetIndex
+
 SAMPLE = 64
-"""Files looked for in every split."""
+"""Pairs of every split whose files are looked for."""
 
 
 def datasets(data_root: Path) -> Iterator[Finding]:
@@ -20,9 +23,8 @@ def datasets(data_root: Path) -> Iterator[Finding]:
     from hwdkit.data.index import prepared_in
 
     if data_root.exists() and not data_root.is_dir():
-        yield Finding(
-            "prepared", f"{data_root} is a file, not a folder", "problem", "hwdkit doctor --data-root …"
-        )
+        value = f"{data_root} is a file, not a folder"
+        yield Finding("prepared", value, "problem", "hwdkit doctor --data-root …")
         return
     names = prepared_in(data_root)
     if not names:
@@ -33,73 +35,60 @@ def datasets(data_root: Path) -> Iterator[Finding]:
 
 
 def _dataset(folder: Path) -> Iterator[Finding]:
-    from hwdkit.data.index import load_index
+    from hwdkit.data.cache_files import FOLDER, CachedSplit
+    from hwdkit.data.index import load_index, prepare_command
 
-    name, again = folder.name, _prepare(folder)
+    name, again = folder.name, prepare_command(folder)
     try:
         index = load_index(folder, files_must_exist=False)
     except HwdkitError as error:
-        yield Finding(name, first_line(error), "problem", again + _source(name), {"readable": False})
+        yield Finding(name, first_line(error), "problem", again + _source(name, {}), {"readable": False})
         return
-    gone, caches = _gone(index), _caches(index, folder)
+    missing = _missing(index)
+    caches = {split: CachedSplit(index, folder / FOLDER, split) for split in index.splits}
+    states = {
+        split: (cached.problem() or "current") if cached.header.exists() else "none"
+        for split, cached in caches.items()
+    }
     images = {split: len(pairs) for split, pairs in index.splits.items()}
     facts = {
         "images": images,
         "partial": index.partial,
         "fingerprint": index.fingerprint,
         "files_root": str(index.root),
-        "missing": gone,
-        "cache": caches,
+        "missing": missing,
+        "cache": states,
     }
-    states = sorted(set(caches.values()), key=lambda state: state in ("none", "current"))
+    shown = sorted(set(states.values()), key=lambda state: state in ("none", "current"))
     counts = ", ".join(f"{count} {split}" for split, count in images.items())
-    partial = "partial, " if index.partial else ""
-    value = f"{counts}, {partial}fingerprint {index.fingerprint[:8]}, cache {' and '.join(states)}"
-    if gone:
-        value = f"files are gone, such as {index.root / gone[0]}; {value}"
+    partly = ", partial" if index.partial else ""
+    value = f"{counts}{partly}, fingerprint {index.fingerprint[:8]}, cache {' and '.join(shown)}"
+    if missing:
+        value = f"files are missing, such as {index.root / missing[0]}; {value}"
         yield Finding(name, value, "problem", again + _source(name, index.options), facts)
-    elif not {"none", "current"}.issuperset(states):
+    elif not {"none", "current"}.issuperset(shown):
         yield Finding(name, value, "note", f"{again} --cache", facts)
     else:
         yield Finding(name, value, "note" if index.partial else "ok", facts=facts)
 
 
-def _prepare(folder: Path) -> str:
-    from hwdkit.datasets.table import DATASETS
-
-    name = shlex.quote(folder.name)
-    kind = name if folder.name in DATASETS else f"folder --name {name}"
-    return f"hwdkit prepare-data {kind} --data-root {shlex.quote(str(folder.parent))}"
-
-
-def _source(name: str, options: Mapping[str, Any] | None = None) -> str:
+def _source(name: str, options: Mapping[str, Any]) -> str:
     """Say where files come from: from a download, or drawn again."""
     if name != "scenes":
         return " --source …"
-    same = ((key, (options or {}).get(key)) for key in ("train", "val", "seed"))
-    return "".join(f" --{key} {value}" for key, value in same if isinstance(value, int)) + " --overwrite"
+    drawn = ((key, options.get(key)) for key in ("train", "val", "seed"))
+    return "".join(f" --{key} {value}" for key, value in drawn if isinstance(value, int)) + " --overwrite"
 
 
-def _gone(index: Any) -> list[str]:
+def _missing(index: DatasetIndex) -> list[str]:
     """Files that are missing among an even sample of each split, the first and the last pair included."""
     missing: list[str] = []
     for pairs in index.splits.values():
         count = min(SAMPLE, len(pairs))
-        chosen = {i * (len(pairs) - 1) // max(count - 1, 1) for i in range(count)}
-        files = (file for i in sorted(chosen) for file in (pairs[i].image, pairs[i].label))
+        sample = sorted({i * (len(pairs) - 1) // max(count - 1, 1) for i in range(count)})
+        files = (file for i in sample for file in (pairs[i].image, pairs[i].label))
         missing += [file for file in files if not (index.root / file).is_file()]
     return missing
-
-
-def _caches(index: Any, folder: Path) -> dict[str, str]:
-    """The state of each split's cache: none, current, or what is wrong with it."""
-    from hwdkit.data.cache_files import FOLDER, CachedSplit
-
-    caches = {split: CachedSplit(index, folder / FOLDER, split) for split in index.splits}
-    return {
-        split: (cached.problem() or "current") if cached.header.exists() else "none"
-        for split, cached in caches.items()
-    }
 
 
 def recipes() -> Iterator[Finding]:
@@ -109,20 +98,17 @@ def recipes() -> Iterator[Finding]:
 
     rows = list_recipes()
     folders = {folder.resolve(): folder for folder in reversed(search_path())}  # in a checkout two are one
-    for place, folder in reversed(folders.items()):
-        whose = "shipped" if place == shipped().resolve() else str(folder)
-        facts: dict[str, Any] = {
-            "path": str(place),
-            "recipes": sum(place == tree(Path(row["path"])).resolve() for row in rows),
-        }
+    for path, folder in reversed(folders.items()):
+        name = "shipped" if path == shipped().resolve() else str(folder)
+        count = sum(path == tree(Path(row["path"])).resolve() for row in rows)
+        facts = {"path": str(path), "recipes": count}
         if folder.is_dir():
-            yield Finding(whose, f"{counted(facts['recipes'], 'recipe')} in {place}", facts=facts)
+            yield Finding(name, f"{counted(count, 'recipe')} in {path}", facts=facts)
         elif folder != Path("recipes"):  # which need not be there
             fix = "unset HWDKIT_RECIPES   (or let it name folders that exist, joined by :)"
-            yield Finding(whose, "named by HWDKIT_RECIPES, but no such folder", "note", fix, facts)
+            yield Finding(name, "named by HWDKIT_RECIPES, but no such folder", "note", fix, facts)
     for row in rows:
         if row["error"]:
             fix = f"hwdkit recipes validate {shlex.quote(row['path'] or row['name'])}"
-            yield Finding(
-                row["name"], f"does not load: {row['error']}", "problem", fix, {"path": row["path"]}
-            )
+            value = f"does not load: {row['error']}"
+            yield Finding(row["name"], value, "problem", fix, {"path": row["path"]})

@@ -1,4 +1,4 @@
-"""hwdkit prepare-data: how most people begin with data of their own choice."""
+"""hwdkit prepare-data: check a dataset and write its index."""
 
 from __future__ import annotations
 
@@ -14,14 +14,8 @@ from hwdkit.terminal.options import DATA, DataRoot
 
 FOLDER, SCENES = "folder", "scenes"
 OF_FOLDER = (
-    "name",
-    "images",
-    "labels",
-    "classes",
-    "label_encoding",
-    "train_split",
-    "val_split",
-    "val_fraction",
+    *("name", "images", "labels", "classes", "label_encoding"),
+    *("train_split", "val_split", "val_fraction"),
 )
 OF_SCENES = ("train", "val")
 
@@ -100,9 +94,7 @@ class PrepareData:
         for dataset, options in ((FOLDER, OF_FOLDER), (SCENES, of_scenes)):
             typed = [f"--{name.replace('_', '-')}" for name in options if getattr(self, name) is not None]
             if typed and self.dataset != dataset:
-                raise UsageError(
-                    f"{', '.join(typed)} only means something for {dataset}, not for {self.dataset}"
-                )
+                raise UsageError(f"{', '.join(typed)}: only for {dataset}, not for {self.dataset}")
 
     def run(self) -> Result:
         from hwdkit.commands.prepare_data import summary

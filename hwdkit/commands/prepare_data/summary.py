@@ -1,11 +1,9 @@
-"""What `hwdkit prepare-data` says of a dataset once it is prepared: classes, shares, ids, cache."""
+"""What `hwdkit prepare-data` does and reports: classes, their shares of the pixels, ids, cache."""
 
 from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,8 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from hwdkit.commands.prepare_data import FOLDER, PrepareData
-from hwdkit.data.cache import cache_for
-from hwdkit.data.index import FILE_NAME, DatasetIndex, SplitStatistics
-from hwdkit.data.parallel import Progress
+from hwdkit.data.cache import NO_ROOM, NOT_WRITABLE, cache_for
+from hwdkit.data.index import FILE_NAME, DatasetIndex
 from hwdkit.datasets.table import DATASETS
 from hwdkit.errors import EnvironmentFailure
 from hwdkit.prepare.own.folder import FolderOptions, require_name
@@ -29,9 +26,7 @@ from hwdkit.terminal.progress import progress_bars
 from hwdkit.types import IGNORE
 
 IDS_SHOWN = 6
-CANNOT_WRITE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
-}
+CANNOT_WRITE = NO_ROOM | NOT_WRITABLE | {errno.ENOTDIR, errno.EEXIST}
 
 
 def run(options: PrepareData) -> dict[str, Any]:
@@ -44,28 +39,35 @@ def run(options: PrepareData) -> dict[str, Any]:
         DataError: whatever is wrong with the data.
         EnvironmentFailure: no room or no permission to write.
     """
-    folder = _folder_options(options) if options.dataset == FOLDER else None
-    name = options.dataset if folder is None else require_name(options.name, DATASETS)
-    sizes = {"train": options.train, "val": options.val, "seed": options.seed}
-    drawn: dict[str, Any] = {key: value for key, value in sizes.items() if value is not None}
-    home = options.data_root / name
-    identity = _identity(home / FILE_NAME)
-    with _writing_below(options.data_root), progress_bars() as progress:
-        index = prepare(
-            name,
-            root=options.data_root,
-            source=options.source,
-            own=folder,
-            check=options.check,
-            allow_partial=options.allow_partial,
-            overwrite=options.overwrite,
-            scenes=SceneOptions(**drawn),
-            workers=options.workers,
-            progress=progress,
-        )
-        caches = options.cache and not options.check
-        cached = _cache(index, home, options.workers, progress) if caches else None
-    unchanged = identity is not None and identity == _identity(home / FILE_NAME)
+    own, name = None, options.dataset
+    if options.dataset == FOLDER:
+        own, name = _folder_options(options), require_name(options.name, DATASETS)
+    drawn: dict[str, Any] = {"train": options.train, "val": options.val, "seed": options.seed}
+    folder = options.data_root / name
+    identity = _identity(folder / FILE_NAME)
+    cached: dict[str, Any] | None = None
+    try:
+        with progress_bars() as progress:
+            index = prepare(
+                name,
+                root=options.data_root,
+                source=options.source,
+                own=own,
+                check=options.check,
+                allow_partial=options.allow_partial,
+                overwrite=options.overwrite,
+                scenes=SceneOptions(**{key: value for key, value in drawn.items() if value is not None}),
+                workers=options.workers,
+                progress=progress,
+            )
+            if options.cache and not options.check:
+                info = cache_for(index, folder, workers=options.workers, progress=progress)
+                cached = {**info._asdict(), "path": str(info.path)}
+    except OSError as error:
+        if error.errno in CANNOT_WRITE:
+            raise EnvironmentFailure(f"cannot write below {options.data_root}: {error.strerror}") from error
+        raise
+    unchanged = identity is not None and identity == _identity(folder / FILE_NAME)
     return {
         **describe(index),
         "data_root": str(options.data_root),
@@ -75,29 +77,18 @@ def run(options: PrepareData) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _writing_below(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in CANNOT_WRITE:
-            raise EnvironmentFailure(f"cannot write below {root}: {error.strerror}") from error
-        raise
-
-
 def _folder_options(options: PrepareData) -> FolderOptions:
-    rule = SplitRule(
-        train=options.train_split,
-        val=options.val_split,
-        val_fraction=options.val_fraction,
-        seed=options.seed,
-    )
     return FolderOptions(
         images=options.images,
         labels=options.labels,
         classes=options.classes,
         encoding=options.label_encoding,
-        splits=rule,
+        splits=SplitRule(
+            train=options.train_split,
+            val=options.val_split,
+            val_fraction=options.val_fraction,
+            seed=options.seed,
+        ),
     )
 
 
@@ -110,41 +101,34 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _cache(index: DatasetIndex, folder: Path, workers: int | None, progress: Progress) -> dict[str, Any]:
-    info = cache_for(index, folder, workers=workers, progress=progress)
-    return {
-        "path": str(info.path),
-        "bytes": info.bytes,
-        "seconds": info.seconds,
-        "already_there": info.already_there,
-    }
-
-
 def describe(index: DatasetIndex) -> dict[str, Any]:
     """Sum an index up as JSON-able values. Shares are of the labelled pixels; `ignored` is of all pixels."""
-    statistics = index.statistics
+    splits = index.statistics.items()
+    labelled = {split: sum(contents.pixels) for split, contents in splits}
     return {
         "dataset": index.name,
         "files_root": str(index.root),
-        "images": {split: of.images for split, of in statistics.items()},
+        "images": {split: contents.images for split, contents in splits},
         "partial": index.partial,
         "fingerprint": index.fingerprint,
         "licence": index.licence,
         "options": index.options,
         "labels": "ids" if index.label_colours is None else "colours",
-        "ignored": {split: _ignored_share(of) for split, of in statistics.items()},
+        "ignored": {
+            split: contents.ignored / max(contents.ignored + labelled[split], 1) for split, contents in splits
+        },
         "classes": [
             {
                 "index": c,
-                "name": index.classes[c],
-                "colour": list(index.palette[c]),
-                "share": {split: of.pixels[c] / max(sum(of.pixels), 1) for split, of in statistics.items()},
+                "name": name,
+                "colour": list(colour),
+                "share": {split: contents.pixels[c] / max(labelled[split], 1) for split, contents in splits},
             }
-            for c in range(len(index.classes))
+            for c, (name, colour) in enumerate(zip(index.classes, index.palette, strict=True))
         ],
         "raw_ids": {
-            split: {str(raw): of.raw_ids[raw] for raw in sorted(of.raw_ids)}
-            for split, of in statistics.items()
+            split: {str(raw): count for raw, count in sorted(contents.raw_ids.items())}
+            for split, contents in splits
         },
         "ignored_ids": _ignored_ids(index),
     }
@@ -152,15 +136,16 @@ def describe(index: DatasetIndex) -> dict[str, Any]:
 
 def _ignored_ids(index: DatasetIndex) -> list[int]:
     """Name the ids that occur in the files and are mapped to ignore, the most frequent first."""
-    known = {IGNORE: IGNORE} if index.label_map is None else index.label_map
+    label_map = {IGNORE: IGNORE} if index.label_map is None else index.label_map
     counts: Counter[int] = Counter()
-    for of in index.statistics.values():
-        counts.update({raw: count for raw, count in of.raw_ids.items() if known.get(raw) == IGNORE})
-    return sorted(counts, key=lambda raw: (-counts[raw], raw))
+    for contents in index.statistics.values():
+        counts.update(contents.raw_ids)
+    ignored = (raw for raw in counts if label_map.get(raw) == IGNORE)
+    return sorted(ignored, key=lambda raw: (-counts[raw], raw))
 
 
 def render(result: dict[str, Any]) -> Group:
-    """Show a result of `run` to people: the class table, then one line each on counts, ignored and state."""
+    """Show a result of `run`: a table of classes, then one line each on state, files, ids and cache."""
     splits = list(result["images"])
     table = Table(
         [Column(""), Column("class", left=True), *(f"{split} %" for split in splits)],
@@ -187,13 +172,13 @@ def render(result: dict[str, Any]) -> Group:
     ]
     if result["cache"]:
         cached = result["cache"]
-        how = "was there" if cached["already_there"] else f"written in {cached['seconds']:.0f} s"
+        how = "already there" if cached["already_there"] else f"written in {cached['seconds']:.0f} s"
         lines.append(f"cache        {decimal(cached['bytes'])} in {cached['path']}, {how}")
     return Group(table, "", *(Text(line) for line in lines))
 
 
 def _ids_line(result: dict[str, Any]) -> str:
-    """Say which ids of the files count nowhere, the most frequent first, and how frequent they are."""
+    """Say which ids of the files are ignored, the most frequent first, and how frequent they are."""
     counts, ignored = result["raw_ids"], result["ignored_ids"]
     total = {split: sum(counts[split].values()) for split in counts}
     listed = [
@@ -202,10 +187,6 @@ def _ids_line(result: dict[str, Any]) -> str:
     ]
     more = f" and {len(ignored) - IDS_SHOWN} more" if len(ignored) > IDS_SHOWN else ""
     return f"{', '.join(listed) or 'none'}{more}"
-
-
-def _ignored_share(of: SplitStatistics) -> float:
-    return of.ignored / max(of.ignored + sum(of.pixels), 1)
 
 
 def _percent(share: float, *, none: str = "-") -> str:

@@ -1,8 +1,7 @@
 """A user's own images and masks, described like a published dataset: what `prepare-data folder` does.
 
-What comes out is a `Layout`, so that checking, indexing and reading are those of every dataset. Which files
-belong together is `own_pairs.py`, what the classes file may say `class_table.py`, who is in which split
-`own_splits.py`.
+The result is a `Layout`, so that checking, indexing and reading are those of every dataset. `pairs.py` finds
+the pairs, `class_table.py` reads the classes file, `splits.py` makes the splits.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ PAINTED_MODES = ("RGB", "RGBA", "CMYK", "YCbCr")
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """What the command line says of a user's own data; None = as the index has it, or the default.
+    """The command line's options of a user's own data; None = as the index has it, or the default.
 
     Attributes:
         images: glob below the source; `**` is any number of folders.
-        labels: where an image's label lies, below the source, with the fields of `own_pairs.FIELDS`.
+        labels: where an image's label lies, below the source, with the fields of `pairs.FIELDS`.
         classes: what `read_class_table` reads.
-        encoding: whether labels hold ids or colours; None = look at the first.
-        splits: how to divide them.
+        encoding: whether labels hold ids or colours; None = as the first label.
+        splits: how to divide the images.
     """
 
     images: str | None = None
@@ -52,16 +51,16 @@ def require_name(name: str | None, taken: Mapping[str, object]) -> str:
     """Return the name of a user's dataset if it can be one.
 
     Raises:
-        UsageError: none given, not the name of a folder, or one that hwdkit uses itself.
+        UsageError: no name, not the name of a folder, or one that hwdkit uses itself.
     """
     if not name:
         raise UsageError(
-            "folder needs --name: what your data is called, in recipes as `data.dataset`", hint=EXAMPLE
+            "folder needs --name: the name of your data, in recipes `data.dataset`", hint=EXAMPLE
         )
     if not NAME.fullmatch(name):
-        raise UsageError(f"--name {name!r}: letters, digits, '.', '_' and '-' only: it names a folder")
+        raise UsageError(f"--name {name!r}: use letters, digits, '.', '_' and '-' only: it names a folder")
     if name == "folder" or name.lower() in taken:
-        raise UsageError(f"--name {name}: this is a name of hwdkit's own; choose another")
+        raise UsageError(f"--name {name}: hwdkit uses this name itself; choose another")
     return name
 
 
@@ -78,21 +77,22 @@ def describe(
         leave_out: images without label, and labels without image, are left out and not a fault.
 
     Raises:
-        UsageError: something is missing that nobody remembers.
+        UsageError: an option is missing, and no earlier index has it.
         DataError: the pattern finds nothing, the template no label, or classes and masks do not fit.
     """
-    known = earlier.options if earlier is not None else {}
-    images = below_source("--images", options.images or known.get("images"))
-    template = below_source("--labels", options.labels or known.get("labels"))
+    earlier_options = earlier.options if earlier is not None else {}
+    images = below_source("--images", options.images or earlier_options.get("images"))
+    template = below_source("--labels", options.labels or earlier_options.get("labels"))
     check_template(template)
     files = find_pairs(root, images, template)
-    encoding = options.encoding or (known.get("label_encoding") if options.classes is None else None)
+    encoding = options.encoding or (
+        earlier_options.get("label_encoding") if options.classes is None else None
+    )
     painted = (encoding or _encoding_of(root, files)) == "colours"
     table = _class_table(options.classes, earlier, painted=painted)
-    rule = options.splits.or_else(known.get("splits")).resolved(root)
-    # Complains before hours of checking.
+    rule = options.splits.or_else(earlier_options.get("splits", {})).resolved(root)
+    # Also raises what is wrong with the splits before hours of checking.
     everything = _list_files(files, rule, root, earlier, leave_out=False)
-    without_partner = sum(len(unpaired(files)) for files in everything.values())
 
     def list_files(root: Path) -> dict[str, SplitFiles]:
         return _list_files(find_pairs(root, images, template), rule, root, earlier, leave_out=leave_out)
@@ -103,11 +103,6 @@ def describe(
         palette=table.palette,
         label_map=table.label_map,
         label_colours=table.label_colours if painted else None,
-        published={},
-        inner_folders=(),
-        must_have=(),
-        expected=f"{images} and {template}",
-        how_to_get="Your own data.",
         licence="your own data",
         list_files=list_files,
     )
@@ -117,7 +112,7 @@ def describe(
         "labels": template,
         "label_encoding": "colours" if painted else "ids",
         "splits": rule.to_dict(),
-        "left_out": leave_out and without_partner > 0,
+        "left_out": leave_out and any(unpaired(split) for split in everything.values()),
     }
     return layout, recorded
 
@@ -146,7 +141,7 @@ def _class_table(path: Path | None, earlier: DatasetIndex | None, *, painted: bo
         table = read_class_table(path)
     if painted and table.label_colours is None:
         raise DataError(
-            "labels are painted in colours (RGB), but the classes have none to tell them by",
+            "labels are painted in colours (RGB), but the classes have no colours",
             where=str(path or "the index"),
             hint="Give each class its colour in the classes file, or save the labels as PNGs of ids.",
         )
@@ -154,7 +149,7 @@ def _class_table(path: Path | None, earlier: DatasetIndex | None, *, painted: bo
 
 
 def _encoding_of(root: Path, files: Files) -> Encoding:
-    """Look at the header of the first label; what the others are, the check of all of them says."""
+    """Look at the header of the first label; the full check looks at the others."""
     first = root / files.labels[min(files.labels)]
     try:
         with Image.open(first, formats=FORMATS) as image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -43,16 +44,17 @@ def find_pairs(root: Path, images: str, template: str) -> Files:
         DataError: no image, no label at all, or a template that gives two images the same label.
     """
     paths = _files(root, images)
-    start = PurePosixPath(*_fixed_parts(images))
+    folders = PurePosixPath(images).parts[:-1]
+    start = PurePosixPath(*itertools.takewhile(lambda part: not glob.has_magic(part), folders))
     label_of = {path: _label_of(path, template, start) for path in paths}
     masks = set(label_of.values())
     # Where masks lie among the images, the pattern may find them too; a mask is not an image without a mask.
     label_of = {path: label for path, label in label_of.items() if path not in masks or label == path}
     if not label_of:
-        there = sorted(path.name + "/" * path.is_dir() for path in root.iterdir() if path.name[0] != ".")
+        entries = sorted(path.name + "/" * path.is_dir() for path in root.iterdir() if path.name[0] != ".")
         raise DataError(
             f"no image matches {images!r} below {root}",
-            hint=f"There is: {', '.join(there[:12]) or 'nothing'}{' …' if len(there) > 12 else ''}",
+            hint=f"It holds: {', '.join(entries[:12]) or 'nothing'}{' …' if len(entries) > 12 else ''}",
         )
     owner: dict[str, str] = {}
     for path, label in label_of.items():
@@ -83,12 +85,6 @@ def _files(root: Path, pattern: str) -> list[str]:
     return sorted({path for path in matches if (root / path).is_file()})
 
 
-def _fixed_parts(pattern: str) -> list[str]:
-    parts = PurePosixPath(pattern).parts[:-1]
-    wild = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    return list(parts[:wild])
-
-
 def _label_of(image: str, template: str, start: PurePosixPath) -> str:
     path = PurePosixPath(image)
     values = {
@@ -108,16 +104,18 @@ def _as_pattern(template: str) -> str:
 
 
 def check_template(template: str) -> None:
+    """Raise a UsageError unless a label's template has fields that exist, and one that tells images apart."""
     fields = re.findall(r"\{(.*?)\}", template)
-    strange = next((field for field in fields if field not in FIELDS), None)
-    if strange is not None:
-        known = ", ".join(f"{{{field}}}" for field in FIELDS)
-        raise UsageError(f"--labels {template!r}: there is no field {{{strange}}}; there are {known}")
+    for field in fields:
+        if field not in FIELDS:
+            listed = ", ".join(f"{{{name}}}" for name in FIELDS)
+            raise UsageError(f"--labels {template!r}: there is no field {{{field}}}; there are {listed}")
     if not {"stem", "name"} & set(fields):
         raise UsageError(f"--labels {template!r} gives all images one label: it needs {{stem}} or {{name}}")
 
 
 def below_source(option: str, value: str | None) -> str:
+    """Raise a UsageError unless a pattern is there, and stays below --source."""
     if not value:
         raise UsageError(f"folder needs {option}", hint=EXAMPLE)
     if value.startswith(("/", "~")) or ".." in PurePosixPath(value).parts:

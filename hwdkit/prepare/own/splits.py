@@ -21,8 +21,7 @@ class SplitRule:
     """How images are divided; all None = one in ten for validation.
 
     Attributes:
-        train, val: a list of images, one a line, or a folder that they lie in. Of one alone the other is the
-            rest.
+        train, val: a file that lists images, one a line, or their folder. If one is None, it gets the rest.
         val_fraction: share of the images that are kept for validation.
         seed: which ones.
     """
@@ -39,30 +38,25 @@ class SplitRule:
             UsageError: lists and a fraction, or a fraction that leaves one split empty.
         """
         if self.named() and (self.val_fraction is not None or self.seed is not None):
-            raise UsageError(
-                "--train-split and --val-split leave nothing for --val-fraction and --seed to decide"
-            )
+            raise UsageError("--val-fraction and --seed have no effect with --train-split or --val-split")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
             raise UsageError(f"--val-fraction {self.val_fraction:g} must lie between 0 and 1")
 
     def named(self) -> bool:
-        """Say whether the images are told by name."""
+        """Say whether the images are listed, not drawn."""
         return self.train is not None or self.val is not None
 
-    def or_else(self, known: dict[str, Any] | None) -> SplitRule:
+    def or_else(self, earlier: dict[str, Any]) -> SplitRule:
         """Return this rule, completed by what an index remembers, else by the defaults."""
-        if self.named():
-            lists = known or {}
-            return SplitRule(
-                train=lists.get("train") if self.train is None else self.train,
-                val=lists.get("val") if self.val is None else self.val,
-            )
-        if self.val_fraction is None and self.seed is None and known and "val_fraction" not in known:
-            return SplitRule(train=known.get("train"), val=known.get("val"))
-        known = known or {}
-        fraction = known.get("val_fraction", FRACTION) if self.val_fraction is None else self.val_fraction
-        seed = known.get("seed", SEED) if self.seed is None else self.seed
-        return SplitRule(val_fraction=fraction, seed=seed)
+
+        def value(name: str, default: Any = None) -> Any:
+            typed = getattr(self, name)
+            return earlier.get(name, default) if typed is None else typed
+
+        remembers_lists = bool(earlier) and "val_fraction" not in earlier
+        if self.named() or (self == SplitRule() and remembers_lists):
+            return SplitRule(train=value("train"), val=value("val"))
+        return SplitRule(val_fraction=value("val_fraction", FRACTION), seed=value("seed", SEED))
 
     def resolved(self, root: Path) -> SplitRule:
         """Return this rule with its lists as absolute paths, so that it means the same from elsewhere."""
@@ -75,11 +69,7 @@ class SplitRule:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the index records."""
-        if self.named():
-            return {
-                split: text for split, text in (("train", self.train), ("val", self.val)) if text is not None
-            }
-        return {"val_fraction": self.val_fraction, "seed": self.seed}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def divide(
@@ -94,33 +84,28 @@ def divide(
         DataError: a name without image, an image in both splits, or a split without images.
     """
     if rule.named():
-        chosen = _by_name(images, rule, root, earlier)
+        split_of = {"train": rule.train, "val": rule.val}
+        chosen = {
+            split: _members(source, split, images, root, earlier)
+            for split, source in split_of.items()
+            if source is not None
+        }
+        for split, other in (("train", "val"), ("val", "train")):
+            if split not in chosen:
+                chosen[split] = set(images) - chosen[other]
     else:
         assert rule.val_fraction is not None
         kept = max(1, round(rule.val_fraction * len(images)))
         val = set(sorted(images, key=lambda path: _dice(path, rule.seed))[:kept])
-        chosen = {"train": [path for path in images if path not in val], "val": sorted(val)}
-    empty = [split for split in SPLITS if not chosen[split]]
-    if empty:
-        raise DataError(f"{len(images)} images leave none for split {' and '.join(empty)}", where=str(root))
-    return chosen
-
-
-def _by_name(
-    images: Sequence[str], rule: SplitRule, root: Path, earlier: DatasetIndex | None
-) -> dict[str, list[str]]:
-    chosen: dict[str, set[str]] = {}
-    for split, source in (("train", rule.train), ("val", rule.val)):
-        if source is not None:
-            chosen[split] = _members(source, split, images, root, earlier)
-    for split, other in (("train", "val"), ("val", "train")):
-        if split not in chosen:
-            chosen[split] = set(images) - chosen[other]
+        chosen = {"train": set(images) - val, "val": val}
     both = sorted(chosen["train"] & chosen["val"])
     if both:
         raise DataError(
             f"{len(both)} images are in train and in val, the first is {both[0]}", where=str(root)
         )
+    empty = [split for split in SPLITS if not chosen[split]]
+    if empty:
+        raise DataError(f"{len(images)} images leave none for split {' and '.join(empty)}", where=str(root))
     return {split: sorted(chosen[split]) for split in SPLITS}
 
 
@@ -135,7 +120,7 @@ def _members(
         return _named(names_in(file), images, file)
     if earlier is not None and earlier.options.get("splits", {}).get(split) == source:
         return {pair.image for pair in earlier.splits[split]}
-    raise DataError(f"--{split}-split {source}: there is no such list, and no such folder below {root}")
+    raise DataError(f"--{split}-split {source} is neither a file nor a folder below {root}")
 
 
 def _named(lines: Sequence[str], images: Sequence[str], file: Path) -> set[str]:
