@@ -61,7 +61,6 @@ def agreement(
 
     Args:
         model: the network, in evaluation mode on the CPU.
-        exported: the file.
         pictures: (3, H, W) uint8 RGB, at least one.
         form: of the file.
         shape: (N, H, W); pictures are taken N at a time, from the first again at the end.

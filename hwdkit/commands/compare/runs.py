@@ -123,10 +123,6 @@ class Group:
 def read_groups(methods: Sequence[SeedPaths], advance: Callable[[int], None]) -> list[Group]:
     """Read networks and say which of them belong together, in the order of the arguments.
 
-    Args:
-        methods: the arguments, the teacher's included.
-        advance: called with the number of networks read.
-
     Raises:
         CheckpointError: a network is missing or damaged, or two have other classes, datasets or, within a
             group, shapes.
