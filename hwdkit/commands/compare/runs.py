@@ -173,7 +173,7 @@ def _name(groups: Sequence[Group]) -> None:
                 group.name = f"{group.short_name()} ({where})"
     names = [group.name for group in groups]
     if len(set(names)) < len(names):
-        raise UsageError(f"two methods have one name: {', '.join(names)}", hint="use NAME=PATH")
+        raise UsageError(f"two methods have the same name: {', '.join(names)}", hint="use NAME=PATH")
 
 
 def _require_seeds(group: Group) -> None:

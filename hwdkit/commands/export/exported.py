@@ -163,7 +163,7 @@ def _verified(
         "on": on,
         "pictures": len(tensors),
         "tolerance": options.tolerance,
-        "shapes": [at.to_dict() for at in shapes],
+        "shapes": [at._asdict() for at in shapes],
     }
 
 

@@ -83,9 +83,9 @@ def _require_effect(files: list[MediaFile], options: Predict) -> None:
     """Refuse an option that would do nothing: films are all or none of the sources."""
     films = [file.is_film for file in files]
     if options.frame_masks and not any(films):
-        raise UsageError("--frame-masks is for films, and there is none among the images")
+        raise UsageError("--frame-masks is for films; no film is named")
     if options.ids and all(films) and not options.frame_masks:
-        raise UsageError("--ids: of films the frames have ids: add --frame-masks")
+        raise UsageError("--ids: films have ids for each frame: add --frame-masks")
 
 
 def _result(prediction: Prediction, files: int) -> dict[str, Any]:
