@@ -202,7 +202,8 @@ class PerClassReport:
         """The mean over the report's classes, each quantity over those that have it; `images` is 0."""
         rows = [self.divergence_of(row, name) for row in self.rows]
         quantities = ("td", "ntd", "ratio", "image_ratio", "weight")
-        return ClassDivergence(**{key: _mean([getattr(row, key) for row in rows]) for key in quantities})
+        means: dict[str, Any] = {key: _mean([getattr(row, key) for row in rows]) for key in quantities}
+        return ClassDivergence(**means)
 
     def ordered(self, order: Order | None = None, only: Collection[str] = ()) -> list[ClassRow]:
         """Sort the rows of some classes, or of all if `only` is empty.
