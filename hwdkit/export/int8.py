@@ -32,13 +32,7 @@ QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "Concat", "MaxPool", "Resize")
 
 
 def quantise(source: Path, target: Path, batches: Iterator[Tensor], *, metadata: dict[str, Any]) -> None:
-    """Write an ONNX file again in int8.
-
-    Args:
-        source: the float32 file.
-        target: where to.
-        batches: inputs of the file to calibrate on.
-        metadata: the description that the new file carries.
+    """Write an ONNX file again in int8, calibrated on batches of its inputs.
 
     Raises:
         CheckpointError: onnxruntime cannot quantise this network.
@@ -89,7 +83,6 @@ def miou(
     """mIoU of a file, 0..1, over the classes that occur, at the labels' own size.
 
     Args:
-        exported: the file.
         pairs: index, image (3, H, W) uint8, label (H, W).
         model: knows the input contract and how logits are resized.
         form: of the file; see `to_batches` for the size that is fed.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,28 +15,19 @@ from hwdkit.export.files import Exported
 from hwdkit.models.segmenter import Segmenter
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """How far a file is from the network at one shape.
 
     Attributes:
         shape: (N, 3, H, W) that was fed.
-        difference: the largest absolute difference of a logit; where the file gives class ids, the largest
-            margin by which the network prefers its own class to the file's.
+        max_difference: the largest absolute difference of a logit; where the file gives class ids, the
+            largest margin by which the network prefers its own class to the file's.
         other_class: share of pixels with another class, 0..1.
     """
 
     shape: tuple[int, int, int, int]
-    difference: float
+    max_difference: float
     other_class: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return {
-            "shape": list(self.shape),
-            "max_difference": self.difference,
-            "other_class": self.other_class,
-        }
 
 
 def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
@@ -61,7 +51,6 @@ def agreement(
 
     Args:
         model: the network, in evaluation mode on the CPU.
-        exported: the file.
         pictures: (3, H, W) uint8 RGB, at least one.
         form: of the file.
         shape: (N, H, W); pictures are taken N at a time, from the first again at the end.
@@ -118,9 +107,9 @@ def require_agreement(shapes: list[Agreement], *, tolerance: float, form: Form) 
         CheckpointError: naming the worst shape.
     """
     for at in shapes:
-        if not at.difference <= tolerance:  # NaN fails too
+        if not at.max_difference <= tolerance:  # NaN fails too
             raise CheckpointError(
-                f"the exported file differs from the network by {at.difference:.3g} in its logits at "
+                f"the exported file differs from the network by {at.max_difference:.3g} in its logits at "
                 f"{'x'.join(map(str, at.shape))} ({100 * at.other_class:.3g} % of the pixels have another "
                 f"class); --tolerance is {tolerance:g}. Nothing was written",
                 hint=STATIC if form.dynamic else "raise --tolerance only if you know why they differ",

@@ -53,31 +53,27 @@ def activation_maps(
     *,
     temperature: float,
 ) -> dict[str, list[ActivationMap]]:
-    """The maps of some classes' channels; one forward pass a network.
+    """The maps of some classes' channels, one forward pass a network: network -> a map a class, on the CPU.
 
     Args:
         networks: in eval mode.
         image: (3, H, W) uint8.
         label: (H, W) int64, 255 = ignore; down-sampled to the maps by nearest, as in training.
-        classes: which channels.
         temperature: tau.
-
-    Returns:
-        network -> a map a class, in their order, on the CPU.
     """
-    found = {}
+    result = {}
     for network in networks:
         logits = network.model(image[None]).logits
         height, width = logits.shape[-2:]
         activation = log_activation(logits, temperature=temperature)[0].exp().float()  # (C, h*w)
         ids = class_ids(small_label(label[None], (height, width)), len(activation))
-        own = members(ids, len(activation))[0]
-        found[network.name] = [
+        positions = members(ids, len(activation))[0]
+        result[network.name] = [
             ActivationMap(
                 density=(activation[c] * activation.shape[1]).reshape(height, width).cpu(),
-                on_class=float(activation[c][own[c]].sum()) if bool(own[c].any()) else None,
+                on_class=float(activation[c][positions[c]].sum()) if bool(positions[c].any()) else None,
                 align_corners=network.model.contract.align_corners,
             )
             for c in classes
         ]
-    return found
+    return result

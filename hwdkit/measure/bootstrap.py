@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,13 +65,15 @@ class Interval:
         """Whether the interval leaves out 0, and rests on images enough to mean something."""
         return self.images >= FEW and (self.low > 0 or self.high < 0)
 
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "beyond_noise": self.beyond_noise}
+
 
 def scores(totals: Floats | Counts, absent: Absent) -> Floats:
     """mIoU and class IoU of summed counts, as `metrics.ConfusionMatrix` defines them.
 
     Args:
         totals: (..., 3, C) sums over images.
-        absent: the rule for classes that do not occur.
 
     Returns:
         (..., 1 + C): mIoU, then IoU of each class, NaN for one neither labelled nor predicted.
@@ -85,20 +88,11 @@ def scores(totals: Floats | Counts, absent: Absent) -> Floats:
 def resampled(
     counts: Sequence[Counts], *, resamples: int, seed: int, absent: Absent, budget: int = BUDGET
 ) -> list[Floats]:
-    """Scores of several networks under the same resamples of the same images.
+    """Scores of several networks under the same resamples of the same images: (B, 1 + C) each.
 
     Each resample draws as many images as there are, with replacement, once for all networks: what makes an
     image hard for all of them cancels in their differences. A network's answer does not depend on the others.
-
-    Args:
-        counts: of every network, all over the same images and classes.
-        resamples: B.
-        seed: the same seed gives the same numbers, on any machine and for any budget.
-        absent: see `scores`.
-        budget: bytes for a chunk of resamples.
-
-    Returns:
-        (B, 1 + C) for every network.
+    The same seed gives the same numbers on any machine, for any `budget` of bytes for a chunk of resamples.
     """
     images, _, classes = counts[0].shape
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(IMAGES,)))
@@ -151,24 +145,24 @@ def method_draws(points: Floats, resamples: Floats, *, seed: int, key: str) -> D
 
 
 def differences(
-    ours: Draws, theirs: Draws, *, confidence: float, images: int | NDArray[np.int64]
+    method: Draws, other: Draws, *, confidence: float, images: int | NDArray[np.int64]
 ) -> list[Interval]:
-    """Ours minus theirs: mIoU, then each class.
+    """One method minus another: mIoU, then each class.
 
     Args:
-        ours, theirs: over the same resamples of the same images.
+        method, other: over the same resamples of the same images.
         confidence: in percent; the interval spans that share of the resamples, the rest half on each side.
             Resamples in which one of the two has no IoU of a class are left out of that class's interval.
         images: how many have labelled pixels: of any class, then of each; or one number for all.
     """
     tail = (100 - confidence) / 2
     intervals = []
-    deltas, draws = ours.point - theirs.point, (ours.draws - theirs.draws).T
+    deltas, draws = method.point - other.point, (method.draws - other.draws).T
     for delta, column, count in zip(deltas, draws, np.broadcast_to(images, deltas.shape), strict=True):
-        known = column[np.isfinite(column)]
+        finite = column[np.isfinite(column)]
         ends = np.full(2, np.nan)
-        if np.isfinite(delta) and len(known) and count > 1:
-            ends = np.percentile(known, [tail, 100 - tail])
+        if np.isfinite(delta) and len(finite) and count > 1:
+            ends = np.percentile(finite, [tail, 100 - tail])
         intervals.append(Interval(float(delta), float(ends[0]), float(ends[1]), int(count)))
     return intervals
 

@@ -40,33 +40,32 @@ def channel_weights(
 ) -> dict[str, ChannelWeights]:
     """Weigh every channel of several students in every image, in one pass.
 
+    A teacher's maps of another size are resized to the student's, as in training.
+
     Args:
-        students: in eval mode; their teacher's maps are resized to theirs, as in training.
-        teacher: in eval mode.
+        students, teacher: in eval mode.
         pairs: (index, image (3, H, W) uint8, label (H, W) int64), at least one.
         loss: with the options that the weights shall have.
-        advance: told the number of images done.
+        advance: called with the number of images done.
     """
     classes = teacher.spec.classes
     device = next(teacher.parameters()).device
     sums = {student.name: torch.zeros(3, classes, dtype=torch.float64, device=device) for student in students}
-    done = 0
-    for _, image, label in pairs:
-        theirs = teacher(image[None]).logits.float()
+    for done, (_, image, label) in enumerate(pairs, start=1):
+        teacher_logits = teacher(image[None]).logits.float()
         for student in students:
-            ours = student.model(image[None]).logits.float()
-            size = ours.shape[-2:]
-            target = theirs if theirs.shape[-2:] == size else student.model.upsample(theirs, size)
-            weight = loss.channel_weights(ours, target, label[None])[0].double()
+            logits = student.model(image[None]).logits.float()
+            size, target = logits.shape[-2:], teacher_logits
+            if target.shape[-2:] != size:
+                target = student.model.upsample(target, size)
+            weight = loss.channel_weights(logits, target, label[None])[0].double()
             sums[student.name][0] += weight
             sums[student.name][1] += weight.square()
             sums[student.name][2, weight.argmax()] += 1
-        done += 1
         advance(done)
-    return {name: _weights(total / done) for name, total in sums.items()}
-
-
-def _weights(means: Tensor) -> ChannelWeights:
-    mean, square, first = means.cpu()
-    std = (square - mean.square()).clamp(min=0).sqrt()
-    return ChannelWeights(tuple(mean.tolist()), tuple(std.tolist()), tuple(first.tolist()))
+    result = {}
+    for name, total in sums.items():
+        mean, square, first = (total / done).cpu()
+        std = (square - mean.square()).clamp(min=0).sqrt()
+        result[name] = ChannelWeights(tuple(mean.tolist()), tuple(std.tolist()), tuple(first.tolist()))
+    return result

@@ -1,15 +1,20 @@
 """What a comparison of methods is: their networks, costs and scores, and the differences between them.
 
-How the numbers are made is `compare.py` and `bootstrap.py`, how they look and what they say is in `report/`.
+How intervals are computed is `bootstrap.py`, how a comparison looks and what it says is in `report/`.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from hwdkit.measure.bootstrap import Counts, Draws, Interval, scores
+import numpy as np
+
+from hwdkit.measure.bootstrap import Counts, Draws, Interval, differences, method_draws, resampled, scores
 from hwdkit.recipe.protocol import Absent, Protocol
 
 
@@ -32,15 +37,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Member:
-    """One trained network of a method.
-
-    Attributes:
-        path: of its checkpoint.
-        digest: sha256 of that file.
-        seed: of its run, where known.
-        counts: of every image, see `image_counts`.
-        costs: of its training.
-    """
+    """One trained network of a method: its checkpoint, sha256 of that file, and what its run recorded."""
 
     path: str
     digest: str
@@ -51,14 +48,12 @@ class Member:
 
 @dataclass(frozen=True)
 class Method:
-    """Networks that differ in their seed alone, under one name.
+    """Networks that differ in their seed alone, at least one, under a name that is unique in a comparison.
 
     Attributes:
-        name: unique in a comparison.
         role: "teacher", "baseline" or "student".
         params: of one network as deployed, without the auxiliary head.
         gmacs: 1e9 multiply-adds of one 512x512 image, as deployed.
-        members: at least one.
     """
 
     name: str
@@ -122,9 +117,8 @@ class Comparison:
 
     def to_baseline(self, method: Method) -> Difference | None:
         """The method's difference to the baseline, if there is one."""
-        base = self.baseline
-        found = (d for d in self.differences if base and (d.method, d.against) == (method.name, base.name))
-        return next(found, None)
+        pair = (method.name, self.baseline and self.baseline.name)
+        return next((each for each in self.differences if (each.method, each.against) == pair), None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; scores and differences in 0..1, NaN for what is unknown."""
@@ -140,7 +134,20 @@ class Comparison:
                 for name, share in zip(setting.classes, self.share, strict=True)
             ],
             "methods": [self._method_dict(method) for method in self.methods],
-            "differences": [_difference_dict(each, setting.classes) for each in self.differences],
+            "differences": [
+                {
+                    "method": each.method,
+                    "against": each.against,
+                    "seeds": list(each.seeds),
+                    "same_networks": each.same_networks,
+                    **each.miou.to_dict(),
+                    "per_class": [
+                        {"name": name, **interval.to_dict()}
+                        for name, interval in zip(setting.classes, each.per_class, strict=True)
+                    ],
+                }
+                for each in self.differences
+            ],
         }
 
     def _method_dict(self, method: Method) -> dict[str, Any]:
@@ -173,25 +180,47 @@ class Comparison:
         }
 
 
-def _difference_dict(each: Difference, classes: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "method": each.method,
-        "against": each.against,
-        "seeds": list(each.seeds),
-        "same_networks": each.same_networks,
-        **_interval_dict(each.miou),
-        "per_class": [
-            {"name": name, **_interval_dict(interval)}
-            for name, interval in zip(classes, each.per_class, strict=True)
-        ],
-    }
-
-
-def _interval_dict(interval: Interval) -> dict[str, Any]:
-    return {**vars(interval), "beyond_noise": interval.beyond_noise}
-
-
 def per_hour(method: Method, drawn: Draws) -> float | None:
     """mIoU (0..1) over the hours that a run trained, on average; None if any run does not know them."""
     hours = method.cost("hours")
     return float(drawn.point[0]) / hours if hours else None
+
+
+def compare(methods: Sequence[Method], setting: Setting, *, all_pairs: bool = False) -> Comparison:
+    """Compare methods, in the order to show them, with the baseline; with `all_pairs` every two."""
+    absent = setting.absent
+    counts = {member.digest: member.counts for method in methods for member in method.members}
+    drawn = resampled(list(counts.values()), resamples=setting.resamples, seed=setting.seed, absent=absent)
+    resamples = dict(zip(counts, drawn, strict=True))
+    # Sorted: the order on the command line must not change a digit.
+    digests = {method.name: sorted(member.digest for member in method.members) for method in methods}
+    draws = {
+        name: method_draws(
+            np.stack([scores(counts[digest].sum(0), absent) for digest in seeds]),
+            np.stack([resamples[digest] for digest in seeds]),
+            seed=setting.seed,
+            key=" ".join(seeds),
+        )
+        for name, seeds in digests.items()
+    }
+    labelled = methods[0].members[0].counts[:, 1]  # (images, C) pixels, the same for every network
+    images = np.concatenate([[labelled.any(1).sum()], (labelled > 0).sum(0)])
+    pairs = []
+    for method, other in _pairs(methods, all_pairs):
+        one, two = method.name, other.name
+        miou, *classes = differences(draws[one], draws[two], confidence=setting.confidence, images=images)
+        seeds, same = (len(digests[one]), len(digests[two])), digests[one] == digests[two]
+        pairs.append(Difference(one, two, seeds, same, miou, tuple(classes)))
+    pixels, total = labelled.sum(0).tolist(), int(labelled.sum())
+    share = tuple(count / total if total else math.nan for count in pixels)
+    return Comparison(setting, tuple(methods), draws, tuple(pairs), share)
+
+
+def _pairs(methods: Sequence[Method], all_pairs: bool) -> Iterator[tuple[Method, Method]]:
+    """Which methods are compared: the later argument minus the earlier, and always minus the baseline."""
+    base = next((method for method in methods if method.role == "baseline"), None)
+    for other, method in itertools.combinations(methods, 2):
+        if base in (other, method):
+            yield (method, other) if other is base else (other, method)
+        elif all_pairs:
+            yield method, other

@@ -52,17 +52,20 @@ def strongest(report: PerClassReport, most: int = 20) -> list[Confusion]:
     if counts is None:
         return []
     shares = {name: row_shares(matrix) for name, matrix in report.confusions.items()}
-    own = np.nan_to_num(shares[report.pair[0]])
-    np.fill_diagonal(own, 0)
+    wrong = np.nan_to_num(shares[report.pair[0]])
+    np.fill_diagonal(wrong, 0)
     total = max(1, sum(map(sum, counts)))
-    found = []
-    for place in np.argsort(-own, axis=None, kind="stable")[:most]:
-        label, predicted = divmod(int(place), len(counts))
-        if own[label, predicted] == 0:
-            break
-        values = {name: float(matrix[label, predicted]) for name, matrix in shares.items()}
-        found.append(Confusion(label, predicted, values, counts[label][predicted] / total))
-    return found
+    cells = (divmod(int(i), len(counts)) for i in np.argsort(-wrong, axis=None, kind="stable")[:most])
+    return [
+        Confusion(
+            label,
+            predicted,
+            {name: float(matrix[label, predicted]) for name, matrix in shares.items()},
+            counts[label][predicted] / total,
+        )
+        for label, predicted in cells
+        if wrong[label, predicted] > 0
+    ]
 
 
 def heat_map(counts: Counts) -> bytes:

@@ -94,29 +94,25 @@ def image_sums(
         students: name -> (C, h, w) logits.
         teacher: (C, h, w) logits.
         label: (H, W) int64, 255 = ignore; down-sampled to (h, w) by nearest, as in training.
-        measure: what divergence means.
         chunk_bytes: see `CHUNK_BYTES`; at least one channel is taken.
-
-    Returns:
-        name -> sums.
     """
     classes, height, width = teacher.shape
     ids = class_ids(small_label(label[None], (height, width)), classes)
     counted = (ids[0] < classes).double()
-    places = torch.stack([counted, 1 - counted], 1)  # (M, 2): positions with a class, and without
+    positions = torch.stack([counted, 1 - counted], 1)  # (M, 2): positions with a class, and without
     pixels = torch.zeros(classes + 1, dtype=torch.float64, device=teacher.device)
     pixels = pixels.index_add_(0, ids[0], torch.ones_like(counted))[:classes]
     sums = {name: teacher.new_empty(3, classes, dtype=torch.float64) for name in students}
     step = max(1, chunk_bytes // (8 * height * width))
     for first in range(0, classes, step):
         part = slice(first, first + step)
-        theirs = measure.maps(teacher[part])
-        own = members(ids - first, len(theirs))[0]
+        teacher_maps = measure.maps(teacher[part])
+        on_class = members(ids - first, len(teacher_maps))[0]
         for name, student in students.items():
-            divergence = measure.between(measure.maps(student[part]), theirs)
-            sums[name][0, part] = divergence.masked_fill(~own, 0).sum(1)
-            # Without their own positions, not by subtracting their sum: what is left may be far smaller.
-            sums[name][1:, part] = (divergence.masked_fill_(own, 0) @ places).T
+            divergence = measure.between(measure.maps(student[part]), teacher_maps)
+            sums[name][0, part] = divergence.masked_fill(~on_class, 0).sum(1)
+            # Without the class's positions, not by subtracting their sum: what is left may be far smaller.
+            sums[name][1:, part] = (divergence.masked_fill_(on_class, 0) @ positions).T
     return {name: ImageSums(three[0], three[1], three[2], pixels) for name, three in sums.items()}
 
 
@@ -134,9 +130,9 @@ class Divergence:
     """
 
     def __init__(self, classes: int, *, device: torch.device | str = "cpu") -> None:
-        zeros = torch.zeros(classes, dtype=torch.float64, device=device)
-        self._total = ImageSums(zeros.clone(), zeros.clone(), zeros.clone(), zeros.clone())
-        self._ratios, self._images_with_ratio, self._weights = zeros.clone(), zeros.clone(), zeros.clone()
+        zeros = torch.zeros(7, classes, dtype=torch.float64, device=device)
+        self._total = ImageSums(*zeros[:4])
+        self._ratios, self._images_with_ratio, self._weights = zeros[4:]
         self._images = 0
 
     def update(self, sums: ImageSums) -> None:
@@ -162,17 +158,16 @@ class Divergence:
             "image_ratio": self._ratios / self._images_with_ratio,
             "weight": self._weights / self._images,
         }
-        known = {name: [_known(value) for value in column.tolist()] for name, column in columns.items()}
+        rows = torch.stack([*columns.values()], 1).tolist()
         return [
-            ClassDivergence(**{name: column[c] for name, column in known.items()}, images=int(images))
-            for c, images in enumerate(self._images_with_ratio.tolist())
+            ClassDivergence(
+                **{name: x if math.isfinite(x) else None for name, x in zip(columns, row, strict=True)},
+                images=int(images),
+            )
+            for row, images in zip(rows, self._images_with_ratio.tolist(), strict=True)
         ]
 
 
 def _means(sums: ImageSums) -> tuple[Tensor, Tensor]:
     """(TD, NTD), each (C,); NaN where there is no position to average over."""
     return sums.own / sums.pixels, sums.other / (sums.pixels.sum() - sums.pixels)
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -18,7 +18,6 @@ from torch import Tensor
 from hwdkit.engine.opened import NamedNetwork
 from hwdkit.errors import EnvironmentFailure
 from hwdkit.losses.labels import small_label
-from hwdkit.types import SegOutput
 
 Features = NDArray[np.float32]
 
@@ -91,28 +90,28 @@ def sampled(
     Args:
         networks: in eval mode.
         pairs: (index, image (3, H, W) uint8, label (H, W) int64), on the networks' device.
-        classes: which.
-        per_class: of each; fewer where there are no more.
-        seed: of the draw.
-        advance: told the number of images done.
+        advance: called with the number of images done.
 
     Returns:
         Sorted by class, then image, then place.
     """
     kept: dict[int, list[_Pixel]] = {c: [] for c in classes}
     for done, (index, image, label) in enumerate(pairs, 1):
-        maps = {network.name: _embedding(network, image) for network in networks}
+        outputs = {network.name: network.model(image[None], ("embedding",)) for network in networks}
+        maps = {name: output.taps["embedding"][0].float() for name, output in outputs.items()}
         size = min(((one.shape[1], one.shape[2]) for one in maps.values()), key=math.prod)
         small = small_label(label[None], size)[0].cpu().numpy()
         keys = np.random.default_rng(np.random.SeedSequence([seed, index])).random(small.shape)
         for c in classes:
-            lowest = _lowest(keys, small == c, per_class, bar=_bar(kept[c], per_class))
-            features = {name: _at(one, lowest.places, size) for name, one in maps.items()}
-            for i, (row, column) in enumerate(lowest.places.tolist()):
+            highest = kept[c][-1].key if len(kept[c]) == per_class else math.inf
+            cells = np.argwhere((small == c) & (keys < highest))
+            cells = cells[np.argsort(keys[tuple(cells.T)])[:per_class]]
+            features = {name: _at(one, cells, size) for name, one in maps.items()}
+            for i, (row, column) in enumerate(cells.tolist()):
                 place = (row * label.shape[0] // size[0], column * label.shape[1] // size[1])
-                own = {name: found[i] for name, found in features.items()}
-                kept[c].append(_Pixel(float(lowest.keys[i]), index, place, own))
-            kept[c] = sorted(kept[c], key=lambda pixel: (pixel.key, pixel.image))[:per_class]
+                vectors = {name: of_cells[i] for name, of_cells in features.items()}
+                kept[c].append(_Pixel(keys[row, column], index, place, vectors))
+            kept[c] = sorted(kept[c], key=lambda pixel: pixel[:2])[:per_class]
         advance(done)
     ordered = [
         (c, pixel) for c in sorted(kept) for pixel in sorted(kept[c], key=lambda of: (of.image, of.place))
@@ -138,14 +137,12 @@ def embedded(
         classes: (P,).
         perplexity: lowered to (P - 1) / 3 where there are few pixels, as t-SNE's neighbourhoods need.
         pca: dimensions that t-SNE starts from; fewer where E or P is smaller.
-        seed: of t-SNE.
-
-    Raises:
-        EnvironmentFailure: scikit-learn is not there.
     """
     sklearn = require_sklearn()
-    kept = min(pca, *features.shape)
-    reduced = sklearn.decomposition.PCA(kept, svd_solver="full").fit_transform(features.astype(np.float64))
+    dimensions = min(pca, *features.shape)
+    reduced = sklearn.decomposition.PCA(dimensions, svd_solver="full").fit_transform(
+        features.astype(np.float64)
+    )
     tsne = sklearn.manifold.TSNE(
         2, perplexity=usable_perplexity(perplexity, len(features)), init="pca", random_state=seed, n_jobs=1
     )
@@ -155,48 +152,23 @@ def embedded(
     return Embedding(points.astype(np.float32), silhouette)
 
 
-def usable_perplexity(wanted: float, pixels: int) -> float:
+def usable_perplexity(perplexity: float, pixels: int) -> float:
     """The perplexity that so many pixels allow."""
-    return min(wanted, (pixels - 1) / 3)
+    return min(perplexity, (pixels - 1) / 3)
 
 
-@dataclass(frozen=True)
-class _Pixel:
+class _Pixel(NamedTuple):
     key: float
     image: int
     place: tuple[int, int]
     features: dict[str, Features]
 
 
-class _Lowest(NamedTuple):
-    """Positions by rising key: keys (n,) and places (n, 2)."""
-
-    keys: NDArray[np.float64]
-    places: NDArray[np.int64]
-
-
-def _embedding(network: NamedNetwork, image: Tensor) -> Tensor:
-    output: SegOutput = network.model(image[None], ("embedding",))
-    return output.taps["embedding"][0].float()
-
-
-def _bar(kept: list[_Pixel], most: int) -> float:
-    """Pixels with a key above it cannot get in."""
-    return kept[-1].key if len(kept) == most else math.inf
-
-
-def _lowest(keys: NDArray[np.float64], among: NDArray[np.bool_], most: int, *, bar: float) -> _Lowest:
-    places = np.argwhere(among & (keys < bar))
-    found = keys[places[:, 0], places[:, 1]]
-    order = np.argsort(found)[:most]
-    return _Lowest(found[order], places[order])
-
-
-def _at(maps: Tensor, places: NDArray[np.int64], size: tuple[int, int]) -> Features:
+def _at(maps: Tensor, cells: NDArray[np.int64], size: tuple[int, int]) -> Features:
     """Features at the centres of cells of a grid of `size`: (E, h, w), (n, 2) -> (n, E)."""
     rows, columns = (
-        torch.from_numpy((2 * places[:, axis] + 1) * maps.shape[1 + axis] // (2 * size[axis]))
+        torch.from_numpy((2 * cells[:, axis] + 1) * maps.shape[1 + axis] // (2 * size[axis]))
         for axis in (0, 1)
     )
-    found: Features = maps[:, rows.to(maps.device), columns.to(maps.device)].T.cpu().numpy()
-    return found
+    features: Features = maps[:, rows.to(maps.device), columns.to(maps.device)].T.cpu().numpy()
+    return features

@@ -45,9 +45,8 @@ def measure_latency(
     """Time forward passes of the deployed network, uint8 image to logits, on the device it is on.
 
     Args:
-        network: any Segmenter.
         size: (H, W) of the image, pixels.
-        batch: images per forward pass.
+        batch: images of a pass.
         warmup: passes before the clock starts; they select kernels and fill the allocator.
         repeats: timed passes, at least 1. The device is synchronised before and after each.
         dtype: autocast type, None for float32.
@@ -107,7 +106,7 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given; a CPU has."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -17,14 +17,11 @@ def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
     """Run `work` once and return how many bytes more than before were allocated at the worst moment.
 
     On CUDA it is the caching allocator's own peak. On the CPU it is the running sum of the allocator's
-    events, which torch's profiler records: scratch memory of oneDNN and BLAS does not go through it.
-
-    Args:
-        work: what to measure; give its results back inside, or they count as live to its end.
-        device: where it runs, cuda or cpu.
+    events, which torch's profiler records: scratch memory of oneDNN and BLAS does not go through it. Results
+    that `work` keeps count as live to its end.
 
     Raises:
-        ValueError: a device whose allocator torch cannot ask.
+        ValueError: a device other than cuda and cpu.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

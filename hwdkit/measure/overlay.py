@@ -30,29 +30,14 @@ DISAGREEMENT_COLOURS: tuple[Colour, Colour, Colour, Colour] = (
 
 
 def colourise(mask: Pixels, palette: Sequence[Colour]) -> Pixels:
-    """Paint a class map.
-
-    Args:
-        mask: (H, W) uint8 class indices; those without a colour, 255 among them, become grey.
-        palette: RGB of class 0, 1, …, each 0..255.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
+    """Paint a class map: (H, W) indices to (H, W, 3) RGB; what has no colour, 255 among it, becomes gray."""
     return _colour_table(palette)[mask]
 
 
 def overlay(image: Pixels, mask: Pixels, palette: Sequence[Colour], *, opacity: float = 0.6) -> Pixels:
-    """Lay a painted class map over its image; pixels without a class show the image alone.
+    """Lay a painted class map (H, W) over its image (H, W, 3); pixels without a class show the image alone.
 
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        mask: (H, W) uint8 class indices.
-        palette: RGB of class 0, 1, ….
-        opacity: 0 shows the image only, 1 the class map only.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
+    `opacity` 0 shows the image only, 1 the class map only.
     """
     alpha = np.where(mask < len(palette), opacity, 0.0)[..., None]
     mixed = image * (1 - alpha) + colourise(mask, palette) * alpha
@@ -60,16 +45,10 @@ def overlay(image: Pixels, mask: Pixels, palette: Sequence[Colour], *, opacity: 
 
 
 def disagreement(label: Pixels, student: Pixels, teacher: Pixels, *, ignore: int = 255) -> Pixels:
-    """Say, pixel by pixel, whether student and teacher differ and which of them is right.
-
-    Args:
-        label: (H, W) uint8 class indices; pixels equal to `ignore` count as agreement.
-        student: (H, W) uint8 class indices.
-        teacher: (H, W) uint8 class indices.
-        ignore: label value of pixels that nobody is judged on.
+    """Whether student and teacher differ and which of them is right, for each pixel of (H, W) class maps.
 
     Returns:
-        (H, W) uint8: AGREE, STUDENT_RIGHT, TEACHER_RIGHT or BOTH_WRONG.
+        (H, W) uint8: AGREE, STUDENT_RIGHT, TEACHER_RIGHT or BOTH_WRONG; unlabelled pixels count as agreement.
     """
     verdict = np.full(label.shape, BOTH_WRONG, dtype=np.uint8)
     verdict[student == label] = STUDENT_RIGHT
@@ -103,16 +82,7 @@ def image_jpeg(image: Pixels, *, quality: int = 86) -> bytes:
 
 
 def mask_png(mask: Pixels, palette: Sequence[Colour], *, clear: Sequence[int] = ()) -> bytes:
-    """Encode a class map as an indexed PNG: lossless, and far smaller than RGB.
-
-    Args:
-        mask: (H, W) uint8 class indices.
-        palette: RGB of class 0, 1, …; indices beyond it are transparent.
-        clear: further indices to draw transparent.
-
-    Returns:
-        PNG bytes.
-    """
+    """Encode a class map as an indexed PNG; indices beyond the palette, and `clear`, are transparent."""
     picture = Image.fromarray(mask, mode="L")
     picture.putpalette(_colour_table(palette).tobytes())  # turns the mode into P
     alpha = bytes(0 if index >= len(palette) or index in clear else 255 for index in range(256))

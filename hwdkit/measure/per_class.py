@@ -7,9 +7,8 @@ grow with the number of images. What a divergence is lives in `divergence.py`; r
 from __future__ import annotations
 
 import hashlib
-import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,13 +27,7 @@ from hwdkit.types import IGNORE
 
 @dataclass(frozen=True)
 class Subject:
-    """The data that the report is about.
-
-    Attributes:
-        dataset, split, fingerprint: what is evaluated on.
-        classes, palette: in class order.
-        image_name: index -> how the dataset calls that image.
-    """
+    """The data that the report is about; `image_name` is what the dataset calls the image of an index."""
 
     dataset: str
     split: str
@@ -42,13 +35,6 @@ class Subject:
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     image_name: Callable[[int], str]
-
-
-@dataclass(order=True)
-class _Kept:
-    disagreement: float
-    index: int
-    example: Example = field(compare=False)
 
 
 @torch.no_grad()
@@ -69,12 +55,9 @@ def per_class(
         networks: exactly one `student` and one `teacher` among them. Every network but the teacher is
             compared with the teacher; the student's divergence is that of the report's rows.
         pairs: (index, image (3, H, W) uint8, label (H, W) int64).
-        subject: what the images are.
         measure: what TD, NTD and the weights compare; None is the paper's, at temperature 4.
-        absent: the rule for classes that do not occur.
         examples: how many images to keep: those where student and teacher differ most.
-        notes: remarks to print with the report.
-        advance: told the number of images done.
+        advance: called with the number of images done.
     """
     measure = measure or Measure()
     student = next(network for network in networks if network.role == "student")
@@ -86,18 +69,21 @@ def per_class(
     matrices = {network.name: ConfusionMatrix(classes, device) for network in networks}
     learners = {network.name: network.model for network in networks if network is not teacher}
     divergences = {name: Divergence(classes, device=device) for name in learners}
-    kept: list[_Kept] = []
+    kept: list[Example] = []
     done = 0
-    for index, image, label in pairs:
+    for done, (index, image, label) in enumerate(pairs, start=1):
         image, label = image.to(device), label.to(device)
         logits = {network.name: network.model(image[None]).logits.float() for network in networks}
         maps = {network.name: _class_map(network.model, logits[network.name], label) for network in networks}
         for name, matrix in matrices.items():
             matrix.update(label, maps[name])
         _compare(divergences, learners, logits, label=label, measure=measure)
-        if examples:
-            _keep(kept, examples, index, image, label, maps, (student.name, teacher.name), subject)
-        done += 1
+        differing = (maps[student.name] != maps[teacher.name]) & (label != IGNORE)
+        disagreement = float(differing.sum() / (label != IGNORE).sum().clamp(min=1))
+        if len(kept) < examples or (kept and disagreement > kept[0].disagreement):
+            kept.append(_example(subject.image_name(index), image, label, maps, disagreement))
+            kept.sort(key=lambda example: example.disagreement)
+            del kept[:-examples]
         advance(done)
     return PerClassReport(
         dataset=subject.dataset,
@@ -110,7 +96,7 @@ def per_class(
         pair=(student.name, teacher.name),
         models=tuple(_summary(network, matrices[network.name], absent) for network in networks),
         rows=_rows(subject, matrices, divergences, student.name),
-        examples=tuple(item.example for item in sorted(kept, reverse=True)),
+        examples=tuple(reversed(kept)),
         notes=notes,
         fingerprint=_fingerprint(subject, networks),
         confusions={name: tuple(map(tuple, matrix.matrix.tolist())) for name, matrix in matrices.items()},
@@ -141,35 +127,24 @@ def _compare(
         fits = size == teacher.shape[-2:]
         groups.setdefault((size, None if fits else model.contract.align_corners), []).append(name)
     for (size, align_corners), names in groups.items():
-        theirs = teacher if align_corners is None else models[names[0]].upsample(teacher, size)
+        target = teacher if align_corners is None else models[names[0]].upsample(teacher, size)
         students = {name: logits[name][0] for name in names}
-        for name, sums in image_sums(students, theirs[0], label, measure).items():
+        for name, sums in image_sums(students, target[0], label, measure).items():
             divergences[name].update(sums)
 
 
-def _keep(
-    kept: list[_Kept], most: int, index: int, image: Tensor, label: Tensor, maps: dict[str, Tensor],
-    pair: tuple[str, str], subject: Subject,
-) -> None:  # fmt: skip
-    """Hold on to the images where student and teacher differ most; never more than `most` in memory."""
-    labelled = label != IGNORE
-    differing = float(((maps[pair[0]] != maps[pair[1]]) & labelled).sum() / labelled.sum().clamp(min=1))
-    if len(kept) == most and differing <= kept[0].disagreement:
-        return
-    example = Example(
-        name=subject.image_name(index),
+def _example(
+    name: str, image: Tensor, label: Tensor, maps: dict[str, Tensor], disagreement: float
+) -> Example:
+    return Example(
+        name=name,
         height=label.shape[0],
         width=label.shape[1],
         image=image.permute(1, 2, 0).cpu().numpy(),
         label=_uint8(label),
-        predictions={name: _uint8(prediction) for name, prediction in maps.items()},
-        disagreement=differing,
+        predictions={model: _uint8(prediction) for model, prediction in maps.items()},
+        disagreement=disagreement,
     )
-    item = _Kept(differing, index, example)
-    if len(kept) < most:
-        heapq.heappush(kept, item)
-    else:
-        heapq.heapreplace(kept, item)
 
 
 def _uint8(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -194,22 +169,22 @@ def _rows(
 ) -> tuple[ClassRow, ...]:
     iou = {name: matrix.iou().tolist() for name, matrix in matrices.items()}
     share = next(iter(matrices.values())).share().tolist()
-    found = {name: divergence.classes() for name, divergence in divergences.items()}
+    measured = {name: divergence.classes() for name, divergence in divergences.items()}
     return tuple(
         ClassRow(
             name=name,
             colour=subject.palette[c],
             share=share[c],
             iou={model: values[c] for model, values in iou.items()},
-            td=found[student][c].td,
-            ntd=found[student][c].ntd,
-            ratio=found[student][c].ratio,
-            weight=found[student][c].weight,
-            image_ratio=found[student][c].image_ratio,
-            ratio_images=found[student][c].images,
-            divergences={model: values[c] for model, values in found.items()},
+            td=pair.td,
+            ntd=pair.ntd,
+            ratio=pair.ratio,
+            weight=pair.weight,
+            image_ratio=pair.image_ratio,
+            ratio_images=pair.images,
+            divergences={model: values[c] for model, values in measured.items()},
         )
-        for c, name in enumerate(subject.classes)
+        for c, (name, pair) in enumerate(zip(subject.classes, measured[student], strict=True))
     )
 
 

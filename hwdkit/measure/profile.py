@@ -41,8 +41,7 @@ class Profile:
     """What one network costs at one image size.
 
     Attributes:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        height, width: of the image, in pixels.
         batch: images per forward pass, for latency and memory; multiply-adds are always per image.
         device: where latency and memory were measured ("cpu", "cuda:0").
         params: parameters including the auxiliary head, as the papers count them.
@@ -82,15 +81,13 @@ def profile(
     dtype: torch.dtype | None = None,
     thop: bool = True,
 ) -> Profile:
-    """Measure a network on the device it is on.
+    """Measure a network on the device it is on; neither its weights nor its mode change.
 
     Args:
-        network: any Segmenter; neither its weights nor its mode change.
+        network: any Segmenter.
         size: (H, W) of the image, pixels.
-        batch: images per forward pass, for latency and memory.
-        warmup: forward passes before the clock starts.
+        batch, warmup, dtype: of the forward passes, see `measure_latency`.
         repeats: timed forward passes; 0 skips latency and memory, and only counts.
-        dtype: autocast type of those passes, None for float32.
         thop: whether to run that counter too, the slowest of the three.
     """
     device = next(network.parameters()).device
@@ -115,23 +112,16 @@ def profile(
 
 
 def count_parameters(network: Segmenter) -> tuple[int, int]:
-    """Return (all parameters, parameters without the auxiliary head).
-
-    The HWD paper prints the first, for 19 classes: 61.1 M, 13.6 M, 3.2 M, 12.9 M.
-    """
+    """(All parameters, those without the auxiliary head); the HWD paper prints the first."""
     total = sum(p.numel() for p in network.parameters())
     aux = 0 if network.aux_head is None else sum(p.numel() for p in network.aux_head.parameters())
     return total, total - aux
 
 
 def count_macs(network: Segmenter, size: tuple[int, int], *, aux: bool = False, thop: bool = True) -> Macs:
-    """Count the multiply-adds of one image, without computing anything.
+    """Count the multiply-adds of one image of (H, W) pixels on a copy without storage: nothing is computed.
 
-    Args:
-        network: any Segmenter; a copy without storage is run on the meta device.
-        size: (H, W) of the image, pixels.
-        aux: whether the auxiliary head, if there is one, is counted.
-        thop: whether to run thop too.
+    `aux` counts the auxiliary head, if there is one; `thop` runs that counter, too.
     """
     twin = _without_storage(network)
     image = torch.empty(1, 3, *size, dtype=torch.uint8, device="meta")

@@ -80,15 +80,14 @@ def measure_train_step(
     warmup: int,
     repeats: int,
 ) -> TrainStep:
-    """Take steps on the same micro-batches; the learning rate is 0, so that random data breaks nothing.
+    """Take steps on the same micro-batches; the learning rate is 0, so that random data changes no weight.
 
     Args:
         run: what is trained, on its device.
         batches: the micro-batches of a step, on that device.
         plan: of the recipe; its autocast type and gradient clipping are used.
         teach, teacher: the frozen teacher as a function and as a module, or None twice.
-        warmup: steps before the clock starts.
-        repeats: timed steps, at least 1; and as many rounds of the parts.
+        warmup, repeats: steps before the clock starts, and timed ones; as many rounds of the parts.
     """
     device = batches[0].image.device
     milliseconds = _steps(run, batches, teach, plan, count=warmup + repeats)[warmup:]
@@ -137,13 +136,13 @@ def _steps(
 
 
 class _Rehearsal:
-    """A step cut at its joints: every part works on what the part before it left, for one micro-batch.
+    """A step cut into parts: each works on what the part before it left, for one micro-batch.
 
-    Losses are cut from the student at its maps, so that the backward of each can be told from the others'.
+    Losses are cut from the student at its maps, so that the backward of each is timed alone.
     """
 
     def __init__(self, run: Training, batches: Sequence[Batch], teach: Teach | None, plan: Plan) -> None:
-        self.run, self.goal, self.teach, self.plan = run, run.objective, teach, plan
+        self.run, self.objective, self.teach, self.plan = run, run.objective, teach, plan
         self.batch = Batch(batches[0].image, batches[0].label.long())
         self.device = self.batch.image.device
         self.micro_batches = len(batches)
@@ -155,11 +154,11 @@ class _Rehearsal:
         if self.teach is not None:
             yield "teacher", "forward", self.micro_batches, self._teach
         yield "student", "forward", self.micro_batches, self._forward
-        for name in self.goal.losses:
+        for name in self.objective.losses:
             yield "loss", name, self.micro_batches, partial(self._loss, name)
         yield "student", "backward", self.micro_batches, self._backward
         yield "optimizer", "step", 1, self._update
-        for name, loss in self.goal.losses.items():
+        for name, loss in self.objective.losses.items():
             if loss.critic is not None:
                 yield "critic", name, self.micro_batches, partial(self._critic, name)
 
@@ -171,7 +170,8 @@ class _Rehearsal:
             views.setdefault(name, inputs[1])
 
         hooks = [
-            loss.register_forward_pre_hook(partial(remember, name)) for name, loss in self.goal.losses.items()
+            loss.register_forward_pre_hook(partial(remember, name))
+            for name, loss in self.objective.losses.items()
         ]
         try:
             _steps(self.run, batches, self.teach, self.plan, count=1)
@@ -190,7 +190,7 @@ class _Rehearsal:
 
     def _forward(self) -> None:
         with self._autocast():
-            self.output = self.goal.student(self.batch.image, self.goal.taps)
+            self.output = self.objective.student(self.batch.image, self.objective.taps)
         logits, aux, taps = self.output
         self.leaves = SegOutput(
             _leaf(logits), None if aux is None else _leaf(aux), {name: _leaf(t) for name, t in taps.items()}
@@ -198,8 +198,8 @@ class _Rehearsal:
 
     def _loss(self, name: str) -> None:
         with self._autocast():
-            term = self.goal.losses[name](self.leaves, self.views[name], self.batch.label)
-            term = self.goal.weight(name, 0.0) * term
+            term = self.objective.losses[name](self.leaves, self.views[name], self.batch.label)
+            term = self.objective.weight(name, 0.0) * term
         self.run.scaler.scale(term).backward()  # type: ignore[no-untyped-call]
 
     def _backward(self) -> None:
@@ -210,18 +210,18 @@ class _Rehearsal:
         self.output = self.leaves = SegOutput(torch.empty(0), None, {})
 
     def _critic(self, name: str) -> None:
-        self.goal.losses[name].update_critic(0.0)
+        self.objective.losses[name].update_critic(0.0)
 
     def _update(self) -> None:
         run = self.run
         run.scaler.unscale_(run.optimizer)
         if self.plan.clip_grad_norm:
-            nn.utils.clip_grad_norm_(self.goal.parameters(), self.plan.clip_grad_norm)
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.plan.clip_grad_norm)
         run.scaler.step(run.optimizer)
         run.scaler.update()
         run.optimizer.zero_grad(set_to_none=True)
         if run.ema:
-            run.ema.update(self.goal.student)
+            run.ema.update(self.objective.student)
 
 
 def _parts(rehearsal: _Rehearsal, repeats: int, *, whole_ms: float) -> tuple[Part, ...]:

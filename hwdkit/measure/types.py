@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
@@ -68,7 +68,6 @@ class ClassRow:
     """One class: how well every model segments it, and how students differ from the teacher on its channel.
 
     Attributes:
-        name: The class's name.
         colour: RGB of the dataset's palette, 0..255.
         share: Part of the labelled pixels that carry this class, 0..1.
         iou: Model name -> IoU in 0..1; nan when the class occurs in neither label nor prediction.
@@ -113,8 +112,7 @@ class Example:
 
     Attributes:
         name: What the dataset calls the image.
-        height: Rows of every array.
-        width: Columns of every array.
+        height, width: H and W of every array.
         image: (H, W, 3) uint8 RGB.
         label: (H, W) uint8 class indices, 255 = ignore.
         predictions: Model name -> (H, W) uint8 class indices.
@@ -135,9 +133,7 @@ class PerClassReport:
     """Everything the per-class report shows.
 
     Attributes:
-        dataset: Dataset name.
-        split: Split name.
-        images: How many images were evaluated.
+        images: How many were evaluated.
         temperature: tau of the softmax behind the activation maps.
         divergence_on: What TD, NTD and the weights compare: softmax `activation` maps over pixels, or raw
             `logits`.
@@ -172,8 +168,8 @@ class PerClassReport:
     @property
     def baseline(self) -> ModelSummary | None:
         """The model that students are measured against, unless it is the compared student itself."""
-        found = next((model for model in self.models if model.role == "baseline"), None)
-        return None if found is None or found.name == self.pair[0] else found
+        baselines = (m for m in self.models if m.role == "baseline" and m.name != self.pair[0])
+        return next(baselines, None)
 
     def model(self, name: str) -> ModelSummary | None:
         """Find a model's summary by its name."""
@@ -204,21 +200,15 @@ class PerClassReport:
 
     def mean_divergence(self, name: str) -> ClassDivergence:
         """The mean over the report's classes, each quantity over those that have it; `images` is 0."""
-        found = [self.divergence_of(row, name) for row in self.rows]
-        return ClassDivergence(
-            td=_mean(one.td for one in found),
-            ntd=_mean(one.ntd for one in found),
-            ratio=_mean(one.ratio for one in found),
-            image_ratio=_mean(one.image_ratio for one in found),
-            weight=_mean(one.weight for one in found),
-        )
+        rows = [self.divergence_of(row, name) for row in self.rows]
+        quantities = ("td", "ntd", "ratio", "image_ratio", "weight")
+        means: dict[str, Any] = {key: _mean([getattr(row, key) for row in rows]) for key in quantities}
+        return ClassDivergence(**means)
 
     def ordered(self, order: Order | None = None, only: Collection[str] = ()) -> list[ClassRow]:
-        """Sort the rows, or some of them.
+        """Sort the rows of some classes, or of all if `only` is empty.
 
-        Args:
-            order: names upwards, numbers downwards with the unknown last; `class` or None: class order.
-            only: names of the classes wanted; none means all.
+        Names go upwards, numbers downwards with the unknown last; `class` or None is class order.
         """
         rows = [row for row in self.rows if not only or row.name in only]
         if order is None or order == "class":
@@ -229,8 +219,8 @@ class PerClassReport:
             "iou": lambda row: row.iou.get(self.pair[0], math.nan),
             "gap": self.gap,
             "share": lambda row: row.share,
-            "td-ntd": lambda row: _number(row.ratio),
-            "weight": lambda row: _number(row.weight),
+            "td-ntd": lambda row: math.nan if row.ratio is None else row.ratio,
+            "weight": lambda row: math.nan if row.weight is None else row.weight,
         }
         value = values[order]
         return sorted(rows, key=lambda row: (math.isnan(value(row)), -value(row)))
@@ -243,18 +233,12 @@ class PerClassReport:
             {**vars(row), "divergences": {name: vars(one) for name, one in row.divergences.items()}}
             for row in self.rows
         ]
-        document = jsonable({"schema_version": SCHEMA_VERSION, **plain})
-        assert isinstance(document, dict)
-        return document
+        return {"schema_version": SCHEMA_VERSION, **jsonable(plain)}
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def jsonable(value: Any) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -72,20 +72,14 @@ class PanelRow:
 def panel_row(
     networks: Sequence[NamedNetwork], pair: tuple[Tensor, Tensor], *, index: int, name: str, longest: int
 ) -> PanelRow:
-    """Show one image to every network.
+    """Show an image (3, H, W) uint8 with its label (H, W) int64, on their device, to networks in eval mode.
 
-    Args:
-        networks: in eval mode.
-        pair: image (3, H, W) uint8, label (H, W) int64, on the networks' device.
-        index, name: which image it is.
-        longest: no side of what is shown is longer, in pixels.
+    No side of what is shown is longer than `longest` pixels.
     """
     image, label = pair
     classes = networks[0].model.spec.classes
     maps = {network.name: predict(network.model, image, Protocol()) for network in networks}
-    counts = _counts(label, classes)
-    for class_map in maps.values():
-        counts = counts + _counts(class_map, classes)
+    counts = torch.stack([_counts(class_map, classes) for class_map in (label, *maps.values())]).sum(0)
     return PanelRow(
         index=index,
         name=name,
@@ -127,19 +121,19 @@ def highest(
         pairs: (index, image (3, H, W) uint8, label (H, W)).
         value: of (image, label); images with NaN are left out.
         most: how many.
-        advance: told the number of images done.
 
     Returns:
         The highest first; of equal ones that of the lower index.
     """
-    kept: list[tuple[float, int]] = []
-    for done, (index, image, label) in enumerate(pairs, 1):
-        found = value(image, label)
-        if not math.isnan(found):
-            push = heapq.heappush if len(kept) < most else heapq.heappushpop
-            push(kept, (found, -index))
-        advance(done)
-    return [Ranked(-negative, found) for found, negative in sorted(kept, reverse=True)]
+
+    def values() -> Iterator[tuple[float, int]]:
+        for done, (index, image, label) in enumerate(pairs, 1):
+            number = value(image, label)
+            advance(done)
+            if not math.isnan(number):
+                yield number, -index
+
+    return [Ranked(-negative, number) for number, negative in heapq.nlargest(most, values())]
 
 
 def disagreement_with(student: Segmenter, teacher: Segmenter) -> Callable[[Tensor, Tensor], float]:
@@ -154,11 +148,11 @@ def gain_over(baseline: Segmenter, student: Segmenter, score: Score) -> Callable
     """A value for `highest`: how much better the student's class map is than the baseline's."""
 
     def gain(image: Tensor, label: Tensor) -> float:
-        ours, theirs = (
-            scores(label, predict(model, image, Protocol()), model.spec.classes)
+        after, before = (
+            getattr(scores(label, predict(model, image, Protocol()), model.spec.classes), score)
             for model in (student, baseline)
         )
-        return float(getattr(ours, score) - getattr(theirs, score))
+        return float(after - before)
 
     return gain
 

@@ -189,7 +189,7 @@ def test_other_maps_and_divergences_are_measured_and_named(pair: Pair) -> None:
         (["--student", "x"], "--teacher missing"),
         ([], "--student and --teacher missing"),
         (["--student", "x", "--teacher", "y", "--out", __file__], "is a file, not a folder"),
-        (["--student", "x", "--teacher", "y", "--tau", "inf"], "is no temperature"),
+        (["--student", "x", "--teacher", "y", "--tau", "inf"], "is not a finite temperature"),
         (["--student", "x", "--teacher", "y", "--tau", "nan"], "greater than or equal to 0.001"),
         (["--student", "x", "--teacher", "y", "--divergence", "l1"], "'l1' is not one of 'mse', 'kl'"),
         (["--student", "x", "--teacher", "y", "--map", "logits"], "is not one of 'activation', 'logit'"),
@@ -206,7 +206,7 @@ def test_a_command_line_that_cannot_be_meant_is_refused(more: list[object], comp
 
 def test_a_saved_report_that_is_none_is_refused(tmp_path: Path) -> None:
     Path("broken.json").write_text('{"schema_version": 1, "rows": []}')
-    for name, complaint in (("broken.json", "lacks dataset"), ("gone.json", "cannot be read")):
+    for name, complaint in (("broken.json", "dataset: Field required"), ("gone.json", "cannot be read")):
         done = hwdkit("per-class-report", "--from", name)
         assert (done.code, complaint in done.err) == (4, True), done.err
 

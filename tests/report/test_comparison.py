@@ -16,10 +16,10 @@ import torch
 from rich.console import Console
 from test_bootstrap import random_counts
 
+from hwdkit.commands.compare.counts import image_counts
 from hwdkit.engine.evaluate import predict
 from hwdkit.measure.bootstrap import Interval, scores
-from hwdkit.measure.compare import compare, image_counts
-from hwdkit.measure.comparison import Comparison, Costs, Difference, Member, Method, Setting
+from hwdkit.measure.comparison import Comparison, Costs, Difference, Member, Method, Setting, compare
 from hwdkit.metrics import ConfusionMatrix
 from hwdkit.models.segmenter import NetworkSpec, build
 from hwdkit.recipe.protocol import Protocol

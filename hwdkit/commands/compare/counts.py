@@ -7,19 +7,24 @@ import io
 import json
 import logging
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hwdkit import __version__
 from hwdkit.checkpoints.files import write_file
 from hwdkit.commands.compare.runs import Checkpoint
+from hwdkit.engine.evaluate import predict
 from hwdkit.engine.networks import load_network
 from hwdkit.engine.opened import Images
 from hwdkit.measure.bootstrap import Counts
-from hwdkit.measure.compare import image_counts
 from hwdkit.measure.comparison import Setting
+from hwdkit.metrics import confusion
+from hwdkit.models.segmenter import Segmenter
+from hwdkit.recipe.protocol import Protocol
 from hwdkit.terminal import console
 from hwdkit.terminal.memory import explained_memory
 
@@ -39,9 +44,7 @@ def counted(
 ) -> Counts:
     """Counts of one network, from an earlier comparison or by evaluating it; then it leaves the memory.
 
-    Args:
-        folder: where counts are kept; None is nowhere.
-        position: which of how many networks it is, for the log.
+    `folder` is where counts are kept, or None; `position` which of how many networks it is, for the log.
     """
     file = None if folder is None else folder / f"{_key(network, setting)}.npy"
     if file and (counts := read_counts(file, (setting.images, 3, len(setting.classes)))) is not None:
@@ -61,6 +64,33 @@ def counted(
         buffer = io.BytesIO()
         np.save(buffer, counts, allow_pickle=False)
         write_file(file, buffer.getvalue())
+    return counts
+
+
+@torch.no_grad()
+def image_counts(
+    model: Segmenter,
+    pairs: Iterable[tuple[int, Tensor, Tensor]],
+    protocol: Protocol,
+    *,
+    images: int,
+    advance: Callable[[int], None],
+) -> Counts:
+    """Count what a network gets right in every image, which it sees as in `hwdkit evaluate`.
+
+    Args:
+        model: on its device; put into eval mode.
+        pairs: (index, image (3, H, W) uint8, label (H, W)), each index of 0 .. images - 1 once.
+        advance: called with the number of images done.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    counts = np.zeros((images, 3, model.spec.classes), dtype=np.int64)
+    for done, (index, image, label) in enumerate(pairs, start=1):
+        prediction = predict(model, image.to(device, non_blocking=True), protocol)
+        matrix = confusion(label.to(device, non_blocking=True), prediction, model.spec.classes)
+        counts[index] = torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]).cpu().numpy()
+        advance(done)
     return counts
 
 

@@ -19,8 +19,7 @@ from hwdkit.data.index import DatasetIndex
 from hwdkit.engine.opened import one_device, open_images
 from hwdkit.errors import UsageError
 from hwdkit.measure.bootstrap import Counts
-from hwdkit.measure.compare import compare
-from hwdkit.measure.comparison import Comparison, Member, Method, Setting
+from hwdkit.measure.comparison import Comparison, Member, Method, Setting, compare
 from hwdkit.measure.profile import count_parameters, true_macs
 from hwdkit.recipe.protocol import Protocol
 from hwdkit.recipe.published import published
@@ -39,14 +38,9 @@ VIDEO = {"camvid": "frames of a few videos", "cityscapes": "frames of three citi
 
 
 def run(options: Compare, *, cpu: bool) -> tuple[Comparison, list[Path]]:
-    """Evaluate every network once, compare them, write the files that are asked for.
+    """Evaluate every network once, compare them, write the files that are asked for; return their paths, too.
 
-    Returns:
-        The comparison, and the paths written.
-
-    Raises:
-        UsageError: the arguments do not make sense together; nothing has been evaluated.
-        CheckpointError, DataError: a network or the dataset is missing, or they do not fit.
+    Arguments that make no sense together are refused before anything is evaluated.
     """
     methods = with_runs_below(options.methods())
     with console.progress("reading networks", sum(len(each.paths) for each in methods)) as advance:

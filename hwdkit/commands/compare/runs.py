@@ -123,10 +123,6 @@ class Group:
 def read_groups(methods: Sequence[SeedPaths], advance: Callable[[int], None]) -> list[Group]:
     """Read networks and say which of them belong together, in the order of the arguments.
 
-    Args:
-        methods: the arguments, the teacher's included.
-        advance: called with the number of networks read.
-
     Raises:
         CheckpointError: a network is missing or damaged, or two have other classes, datasets or, within a
             group, shapes.
@@ -177,7 +173,7 @@ def _name(groups: Sequence[Group]) -> None:
                 group.name = f"{group.short_name()} ({where})"
     names = [group.name for group in groups]
     if len(set(names)) < len(names):
-        raise UsageError(f"two methods have one name: {', '.join(names)}", hint="use NAME=PATH")
+        raise UsageError(f"two methods have the same name: {', '.join(names)}", hint="use NAME=PATH")
 
 
 def _require_seeds(group: Group) -> None:

@@ -56,10 +56,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
         cpu: do not use a GPU.
 
     Returns:
-        {"models": [...], "report": path, "seconds": total}: JSON-able.
-
-    Raises:
-        RecipeError: `out` is not empty.
+        {"models": [...], "report": path, "seconds": total, ...}: JSON-able.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RecipeError("the demo's folder is not empty", where=str(out), hint="choose another --out")

@@ -31,10 +31,6 @@ def run(options: Evaluate, *, cpu: bool) -> dict[str, Any]:
 
     Returns:
         JSON-able: scores in 0..1, per class, with protocol, checkpoint and dataset named.
-
-    Raises:
-        CheckpointError, DataError: the network or the dataset is missing, or they do not fit.
-        UsageError, EnvironmentFailure: the folder for predictions holds something, or cannot be written.
     """
     if options.save_predictions is not None:  # in every process, before the first of them writes
         paths.require_empty("--save-predictions", options.save_predictions)

@@ -45,14 +45,8 @@ def run(options: Export) -> tuple[dict[str, Any], GateError | None]:
     """Export a checkpoint or the network of a run directory.
 
     Returns:
-        JSON-able: the file, its form, what verification found, what int8 cost; and the GateError (exit 9) to
-        raise when int8 lost more mIoU than is allowed. The file is there in both cases.
-
-    Raises:
-        UsageError: the file exists or cannot be named so.
-        EnvironmentFailure: the extra is not installed, or the disk cannot be written.
-        CheckpointError: no network, one that cannot be exported, or a file that differs from it.
-        DataError: an image cannot be read; with int8, the dataset is not there.
+        JSON-able: the file, its form, the verification, the cost of int8; and the GateError (exit 9)
+        to raise when int8 lost more mIoU than is allowed. The file is there in both cases.
     """
     paths.require_new_file("--out", options.out, suffix=SUFFIXES[options.format])
     if options.format == "onnx":
@@ -169,7 +163,7 @@ def _verified(
         "on": on,
         "pictures": len(tensors),
         "tolerance": options.tolerance,
-        "shapes": [at.to_dict() for at in shapes],
+        "shapes": [at._asdict() for at in shapes],
     }
 
 

@@ -38,11 +38,8 @@ def run(
 
     Args:
         exact, target: the float32 file, and where to write the int8 one.
-        loaded: the network.
         pictures: (3, H, W) uint8, to calibrate on.
-        images: to measure on.
         source: what the pictures are called, and how many there are.
-        form: of both files.
         metadata: the exact file's description.
 
     Returns:

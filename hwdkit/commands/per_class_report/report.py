@@ -32,13 +32,7 @@ log = logging.getLogger("hwdkit")
 def run(options: command.PerClassReport, *, student: str = "student") -> tuple[PerClassReport, list[Path]]:
     """Compute the report, or read it, and write its files; return it and their paths.
 
-    Args:
-        options: of the command line.
-        student: name of the student in the report.
-
-    Raises:
-        CheckpointError, DataError: a network, the dataset or the saved report is missing or does not fit.
-        UsageError: a class that there is not. Nothing has been computed.
+    `student` is the student's name in the report. A class that there is not is refused before computing.
     """
     if options.saved is None:
         report = measure(options, student=student)

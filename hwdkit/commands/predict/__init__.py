@@ -18,11 +18,11 @@ class Predict:
     """Segment your own images and films; no labels and no dataset are needed.
 
     Writes a PNG of class indices with the classes' colours as its palette. Images are turned upright as their
-    EXIF orientation says. Those that cannot be read are listed at the end (exit 4), all others are written.
+    EXIF orientation says. Those that cannot be read are listed at the end (exit 4); all others are written.
 
-    A film becomes an MP4 of it under its colours, in overlays/; it needs PyAV, the extra `video`.
+    A film becomes an MP4 with its colours over it, in overlays/; this needs PyAV, the extra `video`.
 
-    --data-root is looked into for the --ids of a dataset of your own only.
+    --data-root is used only by --ids, for a dataset of your own.
     """
 
     images: Annotated[

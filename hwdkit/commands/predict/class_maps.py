@@ -30,20 +30,12 @@ MEMORY_HINT = "predict in windows (--slide 512x512), or on the CPU (--gpus 0)"
 def run(options: Predict, *, cpu: bool, rows: bool = False) -> tuple[dict[str, Any], DataError | None]:
     """Segment images and films and write what is asked for into a folder.
 
-    Args:
-        options: of the command line.
-        cpu: do not use a GPU.
-        rows: whether the result has a row an image.
-
     Returns:
-        JSON-able: where things are, shares of the classes, files that could not be read; and the DataError
-        (exit 4) to raise when there are any.
+        JSON-able: the paths, shares of the classes, files that could not be read, and with `rows` one row an
+        image; and the DataError (exit 4) to raise when a file could not be read.
 
     Raises:
-        UsageError: the folder to write to holds something, or an option would do nothing to these sources.
-        DataError: a source that is not there or holds no image. Nothing has been written.
-        CheckpointError: no network, or more classes than a mask can hold.
-        EnvironmentFailure: a film without PyAV, or a folder that cannot be written. Nothing has been written.
+        UsageError, DataError, CheckpointError, EnvironmentFailure: before anything is written.
         OutOfMemory: naming the image; those before it are written.
     """
     paths.require_empty("--out", options.out)
@@ -91,9 +83,9 @@ def _require_effect(files: list[MediaFile], options: Predict) -> None:
     """Refuse an option that would do nothing: films are all or none of the sources."""
     films = [file.is_film for file in files]
     if options.frame_masks and not any(films):
-        raise UsageError("--frame-masks is for films, and there is none among the images")
+        raise UsageError("--frame-masks is for films; no film is named")
     if options.ids and all(films) and not options.frame_masks:
-        raise UsageError("--ids: of films the frames have ids: add --frame-masks")
+        raise UsageError("--ids: films have ids for each frame: add --frame-masks")
 
 
 def _result(prediction: Prediction, files: int) -> dict[str, Any]:

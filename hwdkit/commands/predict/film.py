@@ -24,11 +24,6 @@ log = logging.getLogger("hwdkit")
 def predict_film(prediction: Prediction, file: MediaFile, name: str) -> None:
     """Segment a film frame by frame and write the films that are asked for, each complete or not at all.
 
-    Args:
-        prediction: the network at work.
-        file: the film.
-        name: of the films below overlays/ and side-by-side/, and of the folder of class maps below masks/.
-
     Raises:
         DataError: it cannot be read to its end, has no frame, or its pictures cannot be encoded.
         EnvironmentFailure: PyAV is missing.

@@ -35,9 +35,6 @@ class Prediction:
         loaded: the network, on its device and in eval mode.
         options: of the command line.
         rows: whether to keep a row for every image.
-
-    Raises:
-        DataError, CheckpointError: the dataset's own ids are asked for and cannot be read.
     """
 
     def __init__(self, loaded: Loaded, options: Predict, *, rows: bool = False) -> None:
@@ -65,11 +62,7 @@ class Prediction:
         return mask
 
     def image(self, file: MediaFile, name: str) -> None:
-        """Segment an image, write what is asked for, and count.
-
-        Raises:
-            DataError: it cannot be read.
-        """
+        """Segment an image, write what is asked for, and count."""
         pixels = read_upright(file.path)
         mask = self.mask(pixels)
         asked = {"overlays": self.options.overlay, "side-by-side": self.options.side_by_side}

@@ -47,7 +47,6 @@ class Film:
     """A film that is open.
 
     Attributes:
-        path: where it lies.
         rate: frames per second, on average.
         frames: how many there are, as far as the file says; 0 = it does not.
         time_base: the unit in which it counts time, in seconds.
@@ -139,9 +138,6 @@ class Recorder:
         """Append a picture (H, W, 3), all of one size, to be shown at a time later than the one before.
 
         Its last row and column are doubled where a side is odd: yuv420p has one colour for 2x2 pixels.
-
-        Raises:
-            DataError: another size than the first one's.
         """
         height, width = pixels.shape[:2]
         even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

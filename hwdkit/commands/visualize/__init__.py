@@ -50,11 +50,6 @@ class Figure:
             raise UsageError(f"--out: a name of more than {paths.LONGEST_NAME} bytes; name it shorter")
         paths.require_writable("--out", path.parent, path=path)
 
-    def run(self) -> Result:
-        from hwdkit.commands.visualize.figure import draw
-
-        return draw(self)
-
     @property
     def path(self) -> Path:
         """The figure's file; without --out it is called like the command."""
@@ -108,6 +103,11 @@ class Panels(FigureOfNetworks):
         if sum(choice is not None for choice in (self.images, self.worst, self.best)) > 1:
             raise UsageError("--images, --worst and --best exclude each other")
 
+    def run(self) -> Result:
+        from hwdkit.commands.visualize import figure, panels
+
+        return figure.written(self, panels.run(self), panels.render)
+
 
 @command(
     group=group,
@@ -136,6 +136,11 @@ class Activations(FigureOfNetworks):
         if not self.classes:
             raise UsageError("--classes missing", hint="name some, such as --classes road,car")
 
+    def run(self) -> Result:
+        from hwdkit.commands.visualize import activations, figure
+
+        return figure.written(self, activations.run(self), activations.render)
+
 
 @command(
     group=group,
@@ -156,6 +161,11 @@ class Embeddings(FigureOfNetworks):
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the sample and of t-SNE.")] = 0
     limit: Limit = None
     workers: Workers = 2
+
+    def run(self) -> Result:
+        from hwdkit.commands.visualize import embeddings, figure
+
+        return figure.written(self, embeddings.run(self), embeddings.render)
 
 
 @command(group=group, example="hwdkit visualize weights --teacher runs/teacher --student runs/hwd --hwd mu=1")
@@ -195,6 +205,11 @@ class Weights(FigureOfNetworks):
                 "--at shows one student over training: it excludes --student, --baseline, --compare"
             )
 
+    def run(self) -> Result:
+        from hwdkit.commands.visualize import figure, weights
+
+        return figure.written(self, weights.run(self), weights.render)
+
 
 @command(group=group, example="hwdkit visualize smoothing --beta 0.01,0.1,0.9 -o smoothing.svg")
 class Smoothing(Figure):
@@ -219,3 +234,8 @@ class Smoothing(Figure):
             return tuple(dict.fromkeys(float(part) for part in self.beta.split(",")))
         except ValueError:
             raise UsageError(f"--beta: {self.beta!r} is not a list of numbers such as 0.1,0.5") from None
+
+    def run(self) -> Result:
+        from hwdkit.commands.visualize import figure, smoothing
+
+        return figure.written(self, smoothing.run(self), smoothing.render)

@@ -19,13 +19,7 @@ MOST_ROWS = 24
 
 
 def run(options: Activations) -> tuple[dict[str, Any], bytes]:
-    """The figure, and a row for each class of each image, with every network's map.
-
-    Raises:
-        UsageError: a class that there is not, or too many rows.
-        DataError: no such image, or none in which all classes occur.
-        CheckpointError: a network is missing or does not fit the dataset.
-    """
+    """The figure, and a row for each class of each image, with every network's map."""
     from hwdkit.report.plots.activations import ActivationRow, activations
 
     opened = figure.opened(options)

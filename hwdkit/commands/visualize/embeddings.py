@@ -24,13 +24,7 @@ LEAST_PIXELS = 7
 
 
 def run(options: Embeddings) -> tuple[dict[str, Any], bytes]:
-    """The figure, and the sample, every network's points, and its silhouette.
-
-    Raises:
-        EnvironmentFailure: scikit-learn is not there. Nothing has been computed.
-        UsageError: a class that there is not, or too many pixels.
-        DataError, CheckpointError: too few labelled pixels; a network or the dataset is missing.
-    """
+    """The figure, and the sample, every network's points, and its silhouette."""
     require_sklearn()
     opened = figure.opened(options, limit=options.limit, workers=options.workers)
     index = opened.images.index

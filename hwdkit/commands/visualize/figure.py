@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Group
 from rich.text import Text
@@ -16,6 +16,7 @@ from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.engine.opened import Opened, open_networks
 from hwdkit.errors import DataError
 from hwdkit.report.render import printable
+from hwdkit.report.table import Table
 from hwdkit.terminal import console
 from hwdkit.terminal.command import Result
 from hwdkit.terminal.memory import explained_memory
@@ -27,18 +28,22 @@ log = logging.getLogger("hwdkit")
 MEMORY_HINT = "fewer networks at once, or the CPU (--gpus 0)"
 
 
-def draw(options: Figure) -> Result:
-    """Draw a figure by the module that is called like its command, and write it.
+def written(
+    options: Figure,
+    drawing: tuple[dict[str, Any], bytes],
+    render: Callable[[dict[str, Any]], tuple[Table, str]],
+) -> Result:
+    """Write a figure.
 
-    Such a module's `run` returns the numbers behind the figure and the encoded figure itself; its `render` a
-    table of them, and what is said of it before its path.
+    Args:
+        drawing: the numbers behind it, and the encoded figure itself.
+        render: makes a table of these numbers, and what is said of it before the figure's path.
     """
-    work = importlib.import_module(f"{__package__}.{type(options).__name__.lower()}")
-    document, content = work.run(options)
+    document, content = drawing
     document["figure"] = path = str(write_file(options.path, content))
 
     def page() -> Group:
-        table, caption = work.render(document)
+        table, caption = render(document)
         return Group(table, Text(f"{caption}{printable(path)}"))
 
     return Result(document, page)

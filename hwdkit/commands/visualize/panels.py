@@ -23,12 +23,7 @@ MOST_IMAGES = 20
 
 
 def run(options: Panels) -> tuple[dict[str, Any], bytes]:
-    """The figure, and the images in their order, why they were chosen, and every network's scores on each.
-
-    Raises:
-        UsageError: --worst or --best without the networks that it compares, or too many images.
-        CheckpointError, DataError: a network, the dataset or an image is missing.
-    """
+    """The figure, and its images in order, why they were chosen, and every network's scores on each."""
     opened = figure.opened(options, limit=options.limit, workers=options.workers)
     index, score = opened.images.index, _score(options)
     if len(index.classes) > 255:

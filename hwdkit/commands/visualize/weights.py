@@ -29,13 +29,7 @@ BARS, LINES = 40, 8
 
 
 def run(options: Weights) -> tuple[dict[str, Any], bytes]:
-    """The figure, and every class's weights under every student, sorted by those of the last one.
-
-    Raises:
-        UsageError: no student, an option that HWD has not, a class that there is not, or a step twice.
-        RecipeError: a run's recipe is damaged.
-        CheckpointError, DataError: a network or the dataset is missing, or they do not fit.
-    """
+    """The figure, and every class's weights under every student, sorted by those of the last one."""
     steps = snapshots(options.at or ())
     named = options.named()
     if steps:
