@@ -78,19 +78,19 @@ class Description:
                 8, dict(INPUT), ("output stride 8", "align_corners false", "ImageNet's mean and std")
             )
         backbone, head = (_mapping(model.get(name)) for name in ("backbone", "decode_head"))
-        layers = (
-            _tuple(backbone.get("strides", (1, 2, 2, 2))),
-            _tuple(backbone.get("dilations", (1, 1, 1, 1))),
+        layers = tuple(
+            tuple(value) if isinstance(value, list | tuple) else (value,)
+            for value in (backbone.get("strides", (1, 2, 2, 2)), backbone.get("dilations", (1, 1, 1, 1)))
         )
-        stride = next((value for known, value in STRIDES.items() if known == layers), None)
+        stride = next((stride for built, stride in STRIDES.items() if built == layers), None)
         if stride is None:
             raise _unbuildable("backbone", "strides and dilations", layers, [*STRIDES])
         _require("backbone", backbone, {"style": "pytorch", "multi_grid": None, "dcn": None})
         if stride != 32:
             _require("backbone", {"contract_dilation": False, **backbone}, {"contract_dilation": True})
-        for place, part in (("backbone", backbone), ("decode_head", head)):
-            _require(f"{place}.norm_cfg", _mapping(part.get("norm_cfg")), {"eps": 1e-5})
-            _require(place, part, {"conv_cfg": None})
+        for name, part in (("backbone", backbone), ("decode_head", head)):
+            _require(f"{name}.norm_cfg", _mapping(part.get("norm_cfg")), {"eps": 1e-5})
+            _require(name, part, {"conv_cfg": None})
         _require("decode_head.act_cfg", _mapping(head.get("act_cfg")), {"type": "ReLU"})
         if psp:
             _require("decode_head", head, {"pool_scales": (1, 2, 3, 6)})
@@ -119,7 +119,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's remarks on their strings are not the user's business
+            warnings.simplefilter("ignore")  # Python's warnings about their strings
             body = ast.parse(text).body
         return {
             node.targets[0].id: _value(node.value)
@@ -148,31 +148,31 @@ def _input(config: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[dict[st
     """mmseg reads images as BGR; 1.x normalises in the model, 0.x in the data pipeline."""
     new = _mapping(model.get("data_preprocessor", config.get("data_preprocessor")))
     old = _mapping(config.get("img_norm_cfg"))
-    found = new or old
-    if not found.keys() & {"mean", "std"}:
+    values = new or old
+    if not values.keys() & {"mean", "std"}:
         return dict(INPUT), ("ImageNet's mean and std",)
     for key in ("mean", "std"):
-        if not _is_triple(found.get(key)):
-            raise _unbuildable("input", key, found.get(key), ["three numbers within 0 and 255"])
+        if not _is_triple(values.get(key)):
+            raise _unbuildable("input", key, values.get(key), ["three numbers within 0 and 255"])
     rgb = new.get("bgr_to_rgb", False) if new else old.get("to_rgb", True)
-    values = {key: [float(value) for value in found[key]] for key in ("mean", "std")}
-    return {"channel_order": "rgb" if rgb is True else "bgr", "range": 255, **values}, ()
+    triples = {key: [float(number) for number in values[key]] for key in ("mean", "std")}
+    return {"channel_order": "rgb" if rgb is True else "bgr", "range": 255, **triples}, ()
 
 
-def _require(place: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse a config whose value is another one; a key that is not there has mmseg's default, the wanted."""
-    for key, value in wanted.items():
-        got = found.get(key, value)
-        got = tuple(got) if isinstance(got, list) else got
-        if got != value:
-            raise _unbuildable(place, key, got, [value])
+def _require(section: str, config: Mapping[str, Any], buildable: Mapping[str, Any]) -> None:
+    """Refuse a config with another value; a key that is missing has mmseg's default, which is buildable."""
+    for key, value in buildable.items():
+        actual = config.get(key, value)
+        actual = tuple(actual) if isinstance(actual, list) else actual
+        if actual != value:
+            raise _unbuildable(section, key, actual, [value])
 
 
-def _unbuildable(place: str, key: str, got: Any, known: list[Any]) -> CheckpointError:
-    shown = "not a plain value" if got is UNKNOWN else repr(got)
+def _unbuildable(section: str, key: str, value: Any, choices: list[Any]) -> CheckpointError:
+    shown = "not a plain value" if value is UNKNOWN else repr(value)
     return CheckpointError(
-        f"its config says {place}: {key} = {shown}, which is another network",
-        hint=f"importable: {' or '.join(map(repr, known))}",
+        f"its config says {section}: {key} = {shown}, which is another network",
+        hint=f"importable: {' or '.join(map(repr, choices))}",
     )
 
 
@@ -180,13 +180,9 @@ def _mapping(value: Any) -> dict[str, Any]:
     return {k: v for k, v in value.items() if isinstance(k, str)} if isinstance(value, Mapping) else {}
 
 
-def _tuple(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
 def _is_triple(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_is_pixel_value, value))
-
-
-def _is_pixel_value(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 255
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(type(number) in (int, float) and 0 <= number <= 255 for number in value)
+    )
