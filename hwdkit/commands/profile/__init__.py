@@ -86,15 +86,11 @@ class Profile(Subjects):
         if self.train_step and len(self.shapes()) > 1:
             raise UsageError("--train-step measures one --input")
         if not (self.timed or self.train_step):
-            refuse(
-                {
-                    "--batch": self.batch,
-                    "--warmup": self.warmup,
-                    "--iters": self.iterations,
-                    "--threads": self.threads,
-                },
-                "belongs to --latency and --train-step: multiply-adds are counted, of one image",
-            )
+            measuring = {
+                "--batch": self.batch, "--warmup": self.warmup,
+                "--iters": self.iterations, "--threads": self.threads,
+            }  # fmt: skip
+            refuse(measuring, "belongs to --latency and --train-step")
         if not self.timed:
             refuse({"--dtype": self.dtype}, "belongs to --latency; a training step has --set train.amp=…")
         self.shapes()
@@ -106,7 +102,7 @@ class Profile(Subjects):
         return self.latency or self.max_latency_ms is not None
 
     def shapes(self) -> list[tuple[int, int]]:
-        """Height and width of the images, as far as they were typed."""
+        """Height and width of the images, if typed."""
         return [sizes.height_by_width("--input", text, least=32) for text in self.size or ()]
 
     def bounds(self) -> budgets.Budgets:

@@ -52,37 +52,34 @@ def _number(option: str, text: str, *, bare: float) -> float:
 
 
 def verdicts(budgets: Budgets, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Hold every bound against every row of a profile.
+    """Compare every row of a profile with every bound.
 
     Returns:
         JSON-able: {"budget", "network", "height", "width", "limit", "measured", "over", "met"}, where `over`
         is measured - limit, in parameters, multiply-adds or milliseconds.
     """
-    verdicts = []
-    for row in rows:
-        latency = row["latency"]
-        measured = {
-            "max_params": (budgets.params, row["params_deployed"]),
-            "max_macs": (budgets.macs, row["macs_deployed"]["true"]),
-            "max_latency_ms": (budgets.latency_ms, latency and latency["median_ms"]),
+    bounds = {
+        "max_params": (budgets.params, lambda row: row["params_deployed"]),
+        "max_macs": (budgets.macs, lambda row: row["macs_deployed"]["true"]),
+        "max_latency_ms": (budgets.latency_ms, lambda row: row["latency"]["median_ms"]),
+    }
+    return [
+        {
+            "budget": budget,
+            **{key: row[key] for key in ("network", "height", "width")},
+            "limit": limit,
+            "measured": measured(row),
+            "over": measured(row) - limit,
+            "met": measured(row) <= limit,
         }
-        verdicts += [
-            {
-                "budget": budget,
-                **{key: row[key] for key in ("network", "height", "width")},
-                "limit": limit,
-                "measured": value,
-                "over": value - limit,
-                "met": value <= limit,
-            }
-            for budget, (limit, value) in measured.items()
-            if limit is not None
-        ]
-    return verdicts
+        for row in rows
+        for budget, (limit, measured) in bounds.items()
+        if limit is not None
+    ]
 
 
 def gate(verdicts: Iterable[Mapping[str, Any]]) -> GateError | None:
-    """Return the GateError (exit 9) to raise when a bound is missed, naming every one."""
+    """The GateError (exit 9) of all missed bounds, or None."""
     missed = [sentence(verdict) for verdict in verdicts if not verdict["met"]]
     if not missed:
         return None
@@ -90,14 +87,13 @@ def gate(verdicts: Iterable[Mapping[str, Any]]) -> GateError | None:
 
 
 def sentence(verdict: Mapping[str, Any]) -> str:
-    """Say one verdict: what was measured, and how far above or below the bound it is."""
-    option, unit, what, digits = {
-        "max_params": ("--max-params", 1e6, "M deployed parameters", 3),
-        "max_macs": ("--max-gmacs", 1e9, "GMACs deployed", 3),
-        "max_latency_ms": ("--max-latency-ms", 1.0, "ms median", 2),
+    """One verdict: what was measured, and how far above or below the bound it is."""
+    option, unit, what, digits, suffix = {
+        "max_params": ("--max-params", 1e6, "M deployed parameters", 3, "M"),
+        "max_macs": ("--max-gmacs", 1e9, "GMACs deployed", 3, ""),
+        "max_latency_ms": ("--max-latency-ms", 1.0, "ms median", 2, ""),
     }[verdict["budget"]]
     limit, measured, over = (verdict[key] / unit for key in ("limit", "measured", "over"))
-    suffix = {"max_params": "M", "max_macs": "", "max_latency_ms": ""}[verdict["budget"]]
     side = "over" if over > 0 else "under"
     return (
         f"{verdict['network']} at {verdict['height']}x{verdict['width']}: {measured:.{digits}f} {what}, "
