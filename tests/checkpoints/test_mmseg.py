@@ -285,7 +285,7 @@ def test_another_sources_network_is_pointed_to(resnet18: Path, tmp_path: Path) -
         line = ("checkpoint", "import", resnet18, "--from", source, "--dataset", "cityscapes")
         made = hwdkit(*line, "-o", tmp_path / "out.safetensors")
         assert made.code == 5, source
-        assert "its names are those of --from mmseg" in made.err
+        assert "its tensors have the names of --from mmseg" in made.err
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Other people's weights become checkpoints that describe themselves."""
+"""Published weights become checkpoints that describe their network."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(options: Import) -> dict[str, Any]:
     """
     if options.backbone_only and options.source not in BACKBONES:
         raise UsageError(
-            f"--backbone-only with --from {options.source}: there is nothing to rename",
+            f"--backbone-only with --from {options.source}: there is nothing to import",
             hint="timm's networks have the same names: set `pretrained:` to a file of timm or torchvision",
         )
     path = options.file
@@ -96,11 +96,9 @@ def _read(path: Path, source: str) -> Published:
     try:
         return read_published(path)
     except UnsafePickle as error:
-        if source != "mmseg":
-            raise
-        raise CheckpointError(
-            error.message, where=error.where, hint=mmseg.CLEAN.format(file=str(path))
-        ) from error
+        if source == "mmseg":
+            error.hint = mmseg.CLEAN.format(file=str(path))
+        raise
 
 
 def _converted(path: Path, published: Published, options: Import) -> Converted:
@@ -121,7 +119,7 @@ def _another_source(weights: Mapping[str, Tensor], source: str) -> str:
     names = without_module(weights)
     kind = next((kind for kind, key in TELLING_KEYS.items() if has(names, key)), None)
     same = kind in (None, "cirkd" if source == "hwd" else source)
-    return "" if same else f"its names are those of --from {kind}"
+    return "" if same else f"its tensors have the names of --from {kind}"
 
 
 def _import_network(path: Path, converted: Converted, options: Import) -> dict[str, Any]:
@@ -189,7 +187,7 @@ def _built(converted: Converted, *, where: str) -> Segmenter:
         model = build(NetworkSpec.from_dict(converted.network))
     except (HwdkitError, ValueError, RuntimeError) as error:
         # The facts come from the file, so it is the file that is at fault.
-        raise CheckpointError(f"no network can be built of it: {error}", where=where) from error
+        raise CheckpointError(f"no network can be built from it: {error}", where=where) from error
     load_weights(model, converted.state, where=where)
     return model
 
@@ -207,8 +205,8 @@ def _require_classes(converted: Converted, layout: Layout) -> None:
         )
     if converted.class_names and len(converted.class_names) != channels:
         raise CheckpointError(
-            f"it names {len(converted.class_names)} classes, and its classifier has {channels}",
-            hint="which output stands for which class cannot be known",
+            f"it names {len(converted.class_names)} classes, but its classifier has {channels}",
+            hint="it is unknown which output belongs to which class",
         )
     for i, (name, known) in enumerate(zip(converted.class_names, layout.classes, strict=False)):
         if _letters(name) != _letters(known):
