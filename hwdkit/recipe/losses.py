@@ -161,7 +161,7 @@ class CirkdMemory(FeatureOptions):
     pixel_negatives: int = Field(4096, ge=1, description="pixels contrasted with, divided over classes")
     region_negatives: int = Field(1024, ge=1, description="regions contrasted with, divided over classes")
     official_enqueue: bool = Field(
-        False, description="the published code's slip: pixels of the whole image, not of their class"
+        False, description="as in the published code, an error: pixels of the whole image, not of their class"
     )
 
 

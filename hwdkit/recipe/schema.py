@@ -28,7 +28,7 @@ SAME_SCORES = (RESUMABLE | {"summary"}) - {"train.evaluate_every"}
 class Data(Section):
     """Which dataset, and how a training crop is cut from it."""
 
-    dataset: str = Field(description="found, prepared, in the data root: a known one, or your own")
+    dataset: str = Field(description="a prepared dataset in the data root: a known one, or your own")
     train_split: str = Field("train", description="split to train on")
     val_split: str = Field("val", description="split to evaluate on during training")
     crop: tuple[int, int] = Field((512, 512), description="height, width of a training crop, pixels")
@@ -41,7 +41,9 @@ class Data(Section):
     @classmethod
     def _dataset_can_be_a_folder(cls, dataset: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", dataset):
-            raise ValueError("names a folder of the data root: letters, digits, '.', '_' and '-' only")
+            raise ValueError(
+                "must be the name of a folder in the data root: letters, digits, '.', '_' and '-' only"
+            )
         return dataset
 
     @field_validator("crop")
@@ -170,7 +172,7 @@ class Train(Section):
 class Recipe(Section):
     """One run, completely: data, networks, losses, optimisation."""
 
-    name: str = Field("", description="the file's stem unless given")
+    name: str = Field("", description="default: the name of the file without its ending")
     summary: str = Field("", description="one line for `hwdkit recipes list`")
     seed: int = Field(0, ge=0, description="of weights, data order, augmentation and dropout")
     data: Data
@@ -185,7 +187,7 @@ class Recipe(Section):
     @classmethod
     def _name_can_be_a_folder(cls, name: str) -> str:
         if name.startswith(".") or "/" in name or "\\" in name:
-            raise ValueError("names a folder of runs: no slash, no leading dot")
+            raise ValueError("becomes the name of a folder: no slash, no leading dot")
         return name
 
     @field_validator("losses", mode="before")

@@ -101,7 +101,7 @@ def test_all_faults_are_listed_at_once_in_the_order_of_their_lines(write):
     )
     known = ", ".join(sorted(LOSS_OPTIONS))
     assert complaint("x.yaml").splitlines() == [
-        "x.yaml:2: data.dataset = '../scenes': names a folder of the data root:"
+        "x.yaml:2: data.dataset = '../scenes': must be the name of a folder in the data root:"
         " letters, digits, '.', '_' and '-' only",
         "x.yaml:3: data.crop: value 2 is missing",
         "x.yaml:4: data.scales = []: needs at least 1 values",
@@ -140,7 +140,7 @@ def test_all_faults_are_listed_at_once_in_the_order_of_their_lines(write):
         (MINIMAL + "optimizer: {lr: inf}\n", "x.yaml:6: optimizer.lr = 'inf': must be a finite number"),
         (
             MINIMAL + "name: ../up\n",
-            "x.yaml:6: name = '../up': names a folder of runs: no slash, no leading dot",
+            "x.yaml:6: name = '../up': becomes the name of a folder: no slash, no leading dot",
         ),
         (
             MINIMAL + "train: {batch_size: 3, accumulate: 2}\n",

@@ -16,9 +16,9 @@ from hwdkit.terminal.options import DATA, DataRoot, OneGpu
 
 @command(example="hwdkit profile -r ade20k-r18-hwd --input 512x512 --max-params 14M --latency")
 class Profile(Subjects):
-    """Count parameters and multiply-adds, three ways; measure latency, memory and training steps.
+    """Count parameters and multiply-adds in three ways; measure latency, memory and training steps.
 
-    Several recipes, checkpoints and backbones make one table: a shortlist against a budget.
+    Several recipes, checkpoints and backbones make one table, to choose a network for a budget.
     """
 
     size: Annotated[
@@ -44,7 +44,9 @@ class Profile(Subjects):
     ] = False
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Images a pass or step.", show_default="1; the recipe's with --train-step"),
+        typer.Option(
+            min=1, help="Images per pass or step.", show_default="1; the recipe's with --train-step"
+        ),
     ] = None
     warmup: Annotated[
         int | None,

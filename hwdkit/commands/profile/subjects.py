@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @options
 class Subjects:
-    """Where the networks come from; at least one."""
+    """The options that name networks; at least one of them is needed."""
 
     recipe: Annotated[
         list[str] | None,
@@ -75,7 +75,7 @@ class Subjects:
             of_backbone = {"--head": self.head, "--output-stride": self.output_stride, "--aux": self.aux}
             refuse(of_backbone, "belongs to --backbone")
         elif self.classes is None:
-            raise UsageError("--backbone needs --classes: how many classes the network tells apart")
+            raise UsageError("--backbone needs --classes: the number of classes")
         if not self.recipe:
             refuse({"--set": self.overrides, "--role": self.role}, "belongs to --recipe")
         if not (self.recipe or self.backbone):
