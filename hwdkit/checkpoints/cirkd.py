@@ -18,7 +18,7 @@ from hwdkit.checkpoints.renaming import (
     Converted,
     Rows,
     block_rows,
-    channels,
+    described,
     has,
     renamed,
     resnet_blocks,
@@ -59,30 +59,20 @@ def network(weights: Mapping[str, Tensor]) -> Converted:
     if not has(weights, "pretrained."):
         raise CheckpointError(
             "no key begins with `pretrained.`: this is no segmentation network of CIRKD or HWD",
-            hint="ImageNet weights want --backbone-only; the PSPNet of SKD, IFVD and CWD is another network",
+            hint="ImageNet weights need --backbone-only; the PSPNet of SKD, IFVD and CWD is another network",
         )
     name = _backbone_name(weights, "pretrained.")
     psp = has(weights, "head.psp.")
-    aux = has(weights, "auxlayer.")
     head, classifier = ("pspnet", "head.classifier") if psp else ("deeplabv3", "head.block.4")
     stem = "pretrained.net." if name == MOBILENET else "pretrained."
     rows = [*_backbone(name, stem, "backbone."), *(_pspnet() if psp else _deeplabv3())]
     rows += [*block_rows("head.block", "head.block"), (classifier, "head.classifier", BIASED)]
-    if aux:
+    if has(weights, "auxlayer."):
         rows += block_rows("auxlayer.block", "aux_head.block")
         rows.append(("auxlayer.block.4", "aux_head.classifier", BIASED))
     state = renamed(weights, rows, what=f"{head} on {name} of CIRKD or HWD")
-    facts = {
-        "backbone": name,
-        "backbone_options": {} if name == MOBILENET else dict(DEEP_STEM),
-        "output_stride": 8,
-        "head": head,
-        "head_channels": channels(weights, "head.block.0.weight"),
-        "aux": aux,
-        "classes": channels(weights, f"{classifier}.weight"),
-        "input": dict(INPUT),
-    }
-    return Converted(facts, state)
+    options = {} if name == MOBILENET else DEEP_STEM
+    return Converted(described(state, backbone=name, head=head, input=INPUT, options=options), state)
 
 
 def backbone(weights: Mapping[str, Tensor]) -> Converted:

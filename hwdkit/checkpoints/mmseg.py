@@ -17,7 +17,7 @@ from hwdkit.checkpoints.renaming import (
     WEIGHT,
     Converted,
     Rows,
-    channels,
+    described,
     has,
     plain_stem,
     renamed,
@@ -61,25 +61,22 @@ def network(weights: Mapping[str, Tensor], description: Description) -> Converte
             hint="ResNet-50 and ResNet-101 are the same in both; of mmseg's ResNet-18 the ImageNet weights "
             "can be imported, with --backbone-only",
         )
-    aux = has(weights, "auxiliary_head.")
     rows = [*_backbone(name, "backbone.", "backbone.", v1c=v1c), *(_psp_head() if psp else _aspp_head())]
     rows += _conv_module("decode_head.bottleneck", "head.block")
     rows.append(("decode_head.conv_seg", "head.classifier", BIASED))
-    if aux:
+    if has(weights, "auxiliary_head."):
         rows += _conv_module("auxiliary_head.convs.0", "aux_head.block")
         rows.append(("auxiliary_head.conv_seg", "aux_head.classifier", BIASED))
     head = "PSPNet (PSPHead)" if psp else "DeepLabV3 (ASPPHead)"
     state = renamed(weights, rows, what=f"{head} on {_title(name, v1c=v1c)} of mmseg")
-    spec = {
-        "backbone": name,
-        "backbone_options": dict(DEEP_STEM) if v1c else {},
-        "output_stride": facts.output_stride,
-        "head": "pspnet" if psp else "aspp",
-        "head_channels": channels(weights, "decode_head.bottleneck.conv.weight"),
-        "aux": aux,
-        "classes": channels(weights, "decode_head.conv_seg.weight"),
-        "input": facts.input,
-    }
+    spec = described(
+        state,
+        backbone=name,
+        head="pspnet" if psp else "aspp",
+        input=facts.input,
+        options=DEEP_STEM if v1c else {},
+        output_stride=facts.output_stride,
+    )
     return Converted(spec, state, class_names=description.class_names, assumed=facts.assumed)
 
 
@@ -112,7 +109,7 @@ def _is_psp(weights: Mapping[str, Tensor]) -> bool:
     if not has(weights, "decode_head."):
         raise CheckpointError(
             "no key begins with `decode_head.`: this is no segmentation network of mmseg",
-            hint="ImageNet weights want --backbone-only",
+            hint="ImageNet weights need --backbone-only",
         )
     parts = {key.split(".")[1] for key in weights if key.startswith("decode_head.")}
     psp = "psp_modules" in parts

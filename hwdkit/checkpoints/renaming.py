@@ -83,18 +83,39 @@ def has(weights: Mapping[str, Tensor], *prefixes: str) -> bool:
     return any(key.startswith(prefixes) for key in weights)
 
 
-def channels(weights: Mapping[str, Tensor], key: str) -> int:
-    """The output channels of a convolution.
+def described(
+    state: dict[str, Tensor],
+    *,
+    backbone: str,
+    head: str,
+    input: Mapping[str, Any] | None,  # the field's name
+    options: Mapping[str, Any] | None = None,
+    output_stride: int = 8,
+) -> dict[str, Any]:
+    """What a `NetworkSpec` is rebuilt from; widths, classes and auxiliary head are read from the tensors.
+
+    Args:
+        state: under hwdkit's names.
 
     Raises:
-        CheckpointError: there is no such tensor, or it is no convolution's weight.
+        CheckpointError: a convolution's weight is none.
     """
-    if key not in weights:
-        raise CheckpointError(f"{key} is missing")
-    shape = tuple(weights[key].shape)
-    if len(shape) != 4:
-        raise CheckpointError(f"{key} is {shape}: no weight of a convolution")
-    return shape[0]
+    widths = []
+    for key in ("head.block.0.weight", "head.classifier.weight"):
+        shape = tuple(state[key].shape)
+        if len(shape) != 4:
+            raise CheckpointError(f"{key} is {shape}: not the weight of a convolution")
+        widths.append(shape[0])
+    return {
+        "backbone": backbone,
+        "backbone_options": dict(options or {}),
+        "output_stride": output_stride,
+        "head": head,
+        "head_channels": widths[0],
+        "aux": has(state, "aux_head."),
+        "classes": widths[1],
+        "input": input and dict(input),
+    }
 
 
 def resnet_name(weights: Mapping[str, Tensor], prefix: str) -> str:

@@ -20,7 +20,7 @@ from hwdkit.checkpoints.renaming import (
     Converted,
     Rows,
     block_rows,
-    channels,
+    described,
     has,
     renamed,
     without_module,
@@ -93,16 +93,10 @@ def network(
     rest = {key: tensor for key, tensor in weights.items() if key not in encoder and key not in dropped}
     state = {f"backbone.{key.removeprefix(ENCODER)}": tensor for key, tensor in encoder.items()}
     state |= renamed(rest, _rows(), what="DeepLabV3 of smp")
-    facts = {
-        "backbone": name,
-        "backbone_options": options,
-        "output_stride": stride,
-        "head": "deeplabv3",
-        "head_channels": channels(weights, "decoder.conv.weight"),
-        "aux": False,
-        "classes": channels(weights, "segmentation_head.0.weight"),
-        "input": None,  # timm's of the encoder; align_corners true, as smp resizes the logits
-    }
+    # timm's input of the encoder; align_corners true, as smp resizes the logits
+    facts = described(
+        state, backbone=name, head="deeplabv3", input=None, options=options, output_stride=stride
+    )
     assumed = () if config else ("output stride 8", "atrous rates 12, 24, 36")
     return Converted(facts, state, dropped, assumed=assumed)
 

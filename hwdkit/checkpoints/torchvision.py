@@ -1,6 +1,6 @@
 """torchvision's DeepLabV3 and FCN on ResNet-50 and ResNet-101 under hwdkit's names: the same architectures.
 
-Their rates at stride 8, widths and auxiliary head are target; they resize with `align_corners` false, and
+Their rates at stride 8, widths and auxiliary head are hwdkit's; they resize with `align_corners` false, and
 DeepLabV3 has no dropout before the classifier, which matters in training only. LR-ASPP is not offered.
 """
 
@@ -16,7 +16,7 @@ from hwdkit.checkpoints.renaming import (
     Converted,
     Rows,
     block_rows,
-    channels,
+    described,
     has,
     plain_stem,
     renamed,
@@ -48,28 +48,17 @@ def network(weights: Mapping[str, Tensor]) -> Converted:
             "its backbone is no ResNet-50 or ResNet-101 of torchvision",
             hint="importable from torchvision: DeepLabV3 and FCN on these two",
         )
-    aux = has(weights, "aux_classifier.")
     fcn = "classifier.0.weight" in weights
-    head, block = ("fcn", "classifier.0") if fcn else ("deeplabv3", "classifier.1")
+    head = "fcn" if fcn else "deeplabv3"
     rows = [*plain_stem("backbone.", "backbone.")]
     rows += resnet_blocks(name, "backbone.", "backbone.", stem_channels=64)
     rows += block_rows("classifier", "head.block") if fcn else _deeplabv3()
     rows.append(("classifier.4", "head.classifier", BIASED))
-    if aux:
+    if has(weights, "aux_classifier."):
         rows += block_rows("aux_classifier", "aux_head.block")
         rows.append(("aux_classifier.4", "aux_head.classifier", BIASED))
     state = renamed(weights, rows, what=f"{head}_{name} of torchvision")
-    facts = {
-        "backbone": name,
-        "backbone_options": {},
-        "output_stride": 8,
-        "head": head,
-        "head_channels": channels(weights, f"{block}.weight"),
-        "aux": aux,
-        "classes": channels(weights, "classifier.4.weight"),
-        "input": dict(INPUT),
-    }
-    return Converted(facts, state)
+    return Converted(described(state, backbone=name, head=head, input=INPUT), state)
 
 
 def _deeplabv3() -> Rows:
