@@ -96,7 +96,7 @@ class Profile(Subjects):
         if not self.timed:
             refuse({"--dtype": self.dtype}, "belongs to --latency; a training step has --set train.amp=…")
         self.shapes()
-        self.bounds()
+        self.limits()
         values.launch_plan(gpus=self.gpus)
 
     @property
@@ -107,7 +107,7 @@ class Profile(Subjects):
         """Height and width of the images, if typed."""
         return [sizes.height_by_width("--input", text, least=32) for text in self.size or ()]
 
-    def bounds(self) -> budgets.Budgets:
+    def limits(self) -> dict[str, float]:
         return budgets.parse(self.max_params, self.max_gmacs, self.max_latency_ms)
 
     def run(self) -> Result:

@@ -76,7 +76,7 @@ def run(options: Profile, recipes: Sequence[Recipe], *, cpu: bool) -> dict[str, 
         "dtype": dtype,
         "threads": threads,
         "profiles": rows,
-        "budgets": budgets.verdicts(options.bounds(), bound),
+        "budgets": budgets.verdicts(options.limits(), bound),
         "train_step": step,
     }
 

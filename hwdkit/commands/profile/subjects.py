@@ -103,8 +103,8 @@ class Subjects:
 
         if self.output_stride not in (None, 8, 16, 32):
             raise UsageError(f"--output-stride: {self.output_stride} is not one of 8, 16, 32")
-        known = get_args(Network.model_fields["head"].annotation)
-        heads = [values.one_of("--head", head, known) for head in self.head or ["deeplabv3"]]
+        choices = get_args(Network.model_fields["head"].annotation)
+        heads = [values.one_of("--head", head, choices) for head in self.head or ["deeplabv3"]]
         shape = {"output_stride": self.output_stride or 8, "aux": self.aux is not False}
         return tuple(
             Network.model_validate({"backbone": backbone, "head": head, **shape})
