@@ -93,8 +93,8 @@ def recipes_of(name_or_path: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
         for method, where in methods_of(path).items():
             file = named(method, ["methods"], under=folders) or named(method, ["methods"])
             if file is None:
-                known = {one.stem for one in listed(folders[0] / "methods")} | set(files_of("methods"))
-                message = f"methods: unknown method {method!r}.{did_you_mean(method, known)}"
+                names = {one.stem for one in listed(folders[0] / "methods")} | set(files_of("methods"))
+                message = f"methods: unknown method {method!r}.{did_you_mean(method, names)}"
                 raise RecipeError(message, where=where)
             yield f"{path.stem}-{method}", (path, file)
     elif len(files) == 1 and kind == "methods":
@@ -152,9 +152,9 @@ def is_path(name_or_path: str) -> bool:
     return "/" in name_or_path or os.sep in name_or_path or name_or_path.endswith(SUFFIXES)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, words: Iterable[str]) -> str:
     """` Did you mean 'x'?`, or nothing when no known word is close."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(word, list(words), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

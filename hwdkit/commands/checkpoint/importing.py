@@ -136,7 +136,7 @@ def _import_network(path: Path, converted: Converted, options: Import) -> dict[s
         "classes": list(layout.classes),
         "palette": [list(colour) for colour in layout.palette],
         "dataset": layout.name,
-        "dataset_fingerprint": None,  # of the images that it was trained on nothing is known
+        "dataset_fingerprint": None,  # the images that it was trained on are unknown
         "imported": source,
     }
     with replacing(options.out, new=True) as temporary:
@@ -196,7 +196,7 @@ def _require_classes(converted: Converted, layout: Layout) -> None:
     """The classifier has the dataset's classes, in its order where the file names them."""
     channels = converted.network["classes"]
     if channels != len(layout.classes):
-        fitting = [name for name, known in DATASETS.items() if len(known.classes) == channels]
+        fitting = [name for name, dataset in DATASETS.items() if len(dataset.classes) == channels]
         raise CheckpointError(
             f"its classifier has {channels} classes, dataset {layout.name} has {len(layout.classes)}",
             hint=f"{channels} classes: --dataset {' or '.join(fitting)}"
@@ -208,10 +208,10 @@ def _require_classes(converted: Converted, layout: Layout) -> None:
             f"it names {len(converted.class_names)} classes, but its classifier has {channels}",
             hint="it is unknown which output belongs to which class",
         )
-    for i, (name, known) in enumerate(zip(converted.class_names, layout.classes, strict=False)):
-        if _letters(name) != _letters(known):
+    for i, (name, expected) in enumerate(zip(converted.class_names, layout.classes, strict=False)):
+        if _letters(name) != _letters(expected):
             raise CheckpointError(
-                f"it names its class {i} {printable(name)!r}, dataset {layout.name} has {known!r} there",
+                f"it names its class {i} {printable(name)!r}, dataset {layout.name} has {expected!r} there",
                 hint="the network was trained on other classes, or in another order",
             )
 
