@@ -6,10 +6,11 @@ State dicts in, state dicts out; what a file says of itself besides is read in m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
-from hwdkit.checkpoints.mmseg_config import INPUT, Description
+from hwdkit.checkpoints.mmseg_config import INPUT, class_names, facts
 from hwdkit.checkpoints.renaming import (
     BIASED,
     NORM,
@@ -40,12 +41,12 @@ CLEAN = (
 """What mends a file that `weights_only` refuses: mmengine pickles its message hub along."""
 
 
-def network(weights: Mapping[str, Tensor], description: Description) -> Converted:
+def network(weights: Mapping[str, Tensor], beside: Mapping[str, Any]) -> Converted:
     """Rename a PSPNet or DeepLabV3 on a ResNet; depth and widths are read from the tensors.
 
     Args:
         weights: the `state_dict` of the file.
-        description: what the file says besides, from `mmseg_config.describe`.
+        beside: what else is in the file.
 
     Raises:
         CheckpointError: another network, or a tensor is missing or has no place; lists mmseg's names.
@@ -53,10 +54,10 @@ def network(weights: Mapping[str, Tensor], description: Description) -> Converte
     weights = without_module(weights)
     psp = _is_psp(weights)
     name, v1c = resnet_name(weights, "backbone."), has(weights, "backbone.stem.")
-    facts = description.facts(psp=psp)
-    if name == "resnet18" and facts.output_stride != 32:
+    stride, contract, assumed = facts(beside, psp=psp)
+    if name == "resnet18" and stride != 32:
         raise CheckpointError(
-            f"mmseg's ResNet-18 at output stride {facts.output_stride} is another network than timm's: it "
+            f"mmseg's ResNet-18 at output stride {stride} is another network than timm's: it "
             "dilates the first 3x3 convolution of a block only, timm both",
             hint="ResNet-50 and ResNet-101 are the same in both; of mmseg's ResNet-18 the ImageNet weights "
             "can be imported, with --backbone-only",
@@ -73,11 +74,11 @@ def network(weights: Mapping[str, Tensor], description: Description) -> Converte
         state,
         backbone=name,
         head="pspnet" if psp else "aspp",
-        input=facts.input,
+        input=contract,
         options=DEEP_STEM if v1c else {},
-        output_stride=facts.output_stride,
+        output_stride=stride,
     )
-    return Converted(spec, state, class_names=description.class_names, assumed=facts.assumed)
+    return Converted(spec, state, class_names=class_names(beside), assumed=assumed)
 
 
 def backbone(weights: Mapping[str, Tensor]) -> Converted:
@@ -100,8 +101,8 @@ def backbone(weights: Mapping[str, Tensor]) -> Converted:
     rows = _backbone(name, prefix, "", v1c=v1c)
     state = renamed(kept, rows, what=f"{_title(name, v1c=v1c)} of mmseg", counters=False)
     options = dict(DEEP_STEM) if v1c else {}
-    facts = {"backbone": name, "backbone_options": options, "input": dict(INPUT)}
-    return Converted(facts, state, dropped)
+    spec = {"backbone": name, "backbone_options": options, "input": dict(INPUT)}
+    return Converted(spec, state, dropped)
 
 
 def _is_psp(weights: Mapping[str, Tensor]) -> bool:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hwdkit.errors import CheckpointError
 
@@ -36,8 +35,7 @@ UNKNOWN = object()
 """A value that only running the config would give."""
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What tensors cannot say of a network.
 
     Attributes:
@@ -51,72 +49,64 @@ class Facts:
     assumed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a file says of itself.
+def class_names(beside: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes in the order of the logits; () if the file does not say.
 
-    Attributes:
-        class_names: in the order of the logits; () when it does not say.
-        config: the assignments of its config, each a plain value; {} when it has none.
+    Args:
+        beside: what is in the file besides `state_dict`.
     """
-
-    class_names: tuple[str, ...] = ()
-    config: Mapping[str, Any] | None = None
-
-    def facts(self, *, psp: bool) -> Facts:
-        """Read from the config what the network is, or take mmseg's standard configs for granted.
-
-        Args:
-            psp: the head is a PSPHead; otherwise an ASPPHead.
-
-        Raises:
-            CheckpointError: the config describes a variant that hwdkit cannot build; says which.
-        """
-        model = (self.config or {}).get("model")
-        if not isinstance(model, dict):
-            return Facts(
-                8, dict(INPUT), ("output stride 8", "align_corners false", "ImageNet's mean and std")
-            )
-        backbone, head = (_mapping(model.get(name)) for name in ("backbone", "decode_head"))
-        layers = tuple(
-            tuple(value) if isinstance(value, list | tuple) else (value,)
-            for value in (backbone.get("strides", (1, 2, 2, 2)), backbone.get("dilations", (1, 1, 1, 1)))
-        )
-        stride = next((stride for built, stride in STRIDES.items() if built == layers), None)
-        if stride is None:
-            raise _unbuildable("backbone", "strides and dilations", layers, [*STRIDES])
-        _require("backbone", backbone, {"style": "pytorch", "multi_grid": None, "dcn": None})
-        if stride != 32:
-            _require("backbone", {"contract_dilation": False, **backbone}, {"contract_dilation": True})
-        for name, part in (("backbone", backbone), ("decode_head", head)):
-            _require(f"{name}.norm_cfg", _mapping(part.get("norm_cfg")), {"eps": 1e-5})
-            _require(name, part, {"conv_cfg": None})
-        _require("decode_head.act_cfg", _mapping(head.get("act_cfg")), {"type": "ReLU"})
-        if psp:
-            _require("decode_head", head, {"pool_scales": (1, 2, 3, 6)})
-        else:
-            rates = (1, 96 // stride, 192 // stride, 288 // stride)
-            _require("decode_head", {"dilations": (1, 6, 12, 18), **head}, {"dilations": rates})
-        contract, assumed = _input(self.config or {}, model)
-        contract["align_corners"] = head.get("align_corners", False) is True
-        return Facts(stride, contract, assumed)
-
-
-def describe(beside: Mapping[str, Any]) -> Description:
-    """Read what is in a file besides `state_dict`; whatever cannot be understood counts as not said."""
     meta = _mapping(beside.get("meta"))
     dataset = {key.lower(): value for key, value in _mapping(meta.get("dataset_meta")).items()}
     names = dataset.get("classes", meta.get("CLASSES"))
-    if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
-        names = ()
+    readable = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(names) if readable else ()
+
+
+def facts(beside: Mapping[str, Any], *, psp: bool) -> Facts:
+    """Read from the config what the network is; without a readable config, assume mmseg's standard ones.
+
+    Args:
+        beside: what is in the file besides `state_dict`.
+        psp: the head is a PSPHead; otherwise an ASPPHead.
+
+    Raises:
+        CheckpointError: the config describes a variant that hwdkit cannot build; says which.
+    """
+    meta = _mapping(beside.get("meta"))
     text = meta.get("cfg", meta.get("config"))  # 1.x, 0.x
-    return Description(tuple(names), _parsed(text) if isinstance(text, str) else None)
+    config = _parsed(text) if isinstance(text, str) else {}
+    model = config.get("model")
+    if not isinstance(model, dict):
+        return Facts(8, dict(INPUT), ("output stride 8", "align_corners false", "ImageNet's mean and std"))
+    backbone, head = (_mapping(model.get(name)) for name in ("backbone", "decode_head"))
+    layers = tuple(
+        tuple(value) if isinstance(value, list | tuple) else (value,)
+        for value in (backbone.get("strides", (1, 2, 2, 2)), backbone.get("dilations", (1, 1, 1, 1)))
+    )
+    stride = next((stride for built, stride in STRIDES.items() if built == layers), None)
+    if stride is None:
+        raise _unbuildable("backbone", "strides and dilations", layers, [*STRIDES])
+    _require("backbone", backbone, {"style": "pytorch", "multi_grid": None, "dcn": None})
+    if stride != 32:
+        _require("backbone", {"contract_dilation": False, **backbone}, {"contract_dilation": True})
+    for name, part in (("backbone", backbone), ("decode_head", head)):
+        _require(f"{name}.norm_cfg", _mapping(part.get("norm_cfg")), {"eps": 1e-5})
+        _require(name, part, {"conv_cfg": None})
+    _require("decode_head.act_cfg", _mapping(head.get("act_cfg")), {"type": "ReLU"})
+    if psp:
+        _require("decode_head", head, {"pool_scales": (1, 2, 3, 6)})
+    else:
+        rates = (1, 96 // stride, 192 // stride, 288 // stride)
+        _require("decode_head", {"dilations": (1, 6, 12, 18), **head}, {"dilations": rates})
+    contract, assumed = _input(config, model)
+    contract["align_corners"] = head.get("align_corners", False) is True
+    return Facts(stride, contract, assumed)
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
-    """The top-level assignments of a config as plain values."""
+def _parsed(text: str) -> dict[str, Any]:
+    """The top-level assignments of a config as plain values; {} if it is not Python."""
     if len(text) > LONGEST:
-        return None
+        return {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python's warnings about their strings
@@ -127,7 +117,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
         }
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+        return {}
 
 
 def _value(node: ast.expr) -> Any:

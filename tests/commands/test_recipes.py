@@ -82,8 +82,8 @@ def test_the_list_has_the_published_number_and_where_there_is_none_the_measured_
     assert rows["scenes-r10-hwd"]["miou"] is None
     assert rows["scenes-r10-hwd"]["measured"] == {"miou": 48.39, "std": 0.55, "seeds": 3}
     assert [Path(file).name for file in rows["ade20k-r18-hwd"]["files"]] == ["ade20k-r18.yaml", "hwd.yaml"]
-    column = listing.render([rows["ade20k-r18-hwd"], rows["scenes-r10-hwd"]]).columns[2]
-    assert [str(cell) for cell in column.cells] == ["33.85", "48.39*"]
+    table = listing.render([rows["ade20k-r18-hwd"], rows["scenes-r10-hwd"]])
+    assert [cells[2].text for cells in table.rows] == ["33.85", "48.39*"]
 
 
 def test_show_prints_what_is_known_and_both_files():

@@ -20,7 +20,6 @@ from hwdkit.checkpoints.files import (
     replacing,
     save_model,
 )
-from hwdkit.checkpoints.mmseg_config import describe
 from hwdkit.checkpoints.renaming import Converted, has, without_module
 from hwdkit.commands.checkpoint import Import
 from hwdkit.commands.checkpoint.contents import parameters, title
@@ -105,7 +104,7 @@ def _converted(path: Path, published: Published, options: Import) -> Converted:
     weights = published.weights
     match options.source:
         case "mmseg":
-            return mmseg.network(weights, describe(published.beside))
+            return mmseg.network(weights, published.beside)
         case "smp":
             return smp.network(weights, smp.read_config(path), options.backbone)
         case "torchvision":

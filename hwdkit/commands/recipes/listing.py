@@ -62,7 +62,7 @@ def render(rows: list[dict[str, Any]]) -> Table:
 
 
 def _row(name: str) -> dict[str, Any]:
-    row = {
+    row: dict[str, Any] = {
         "name": name, "path": "", "files": [], "dataset": "", "network": "", "losses": "",
         "miou": None, "measured": None, "summary": "", "error": None,
     }  # fmt: skip

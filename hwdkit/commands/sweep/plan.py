@@ -24,7 +24,9 @@ class Cell(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", description="its folder in the sweep's")
     line: str = Field(description="`grid`, `baseline`, or the name of a reference")
     values: dict[str, Any] = Field(description="grid key -> value; empty outside the grid")
-    teacher_sha256: str | None = Field(None, description="of the file that its recipe names as the teacher")
+    teacher_sha256: str | None = Field(
+        default=None, description="of the file that its recipe names as the teacher"
+    )
     recipe: Recipe = Field(description="complete but for the seed, which is 0")
 
     def with_recipe(self, recipe: Recipe, **changes: str) -> Self:
