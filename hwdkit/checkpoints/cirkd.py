@@ -1,6 +1,6 @@
 """The networks and backbones that CIRKD and HWD publish as `.pth` files, under hwdkit's names.
 
-State dicts in, state dicts out: what is a file, and what is built from the facts, is known elsewhere.
+State dicts in, state dicts out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hwdkit.checkpoints.renaming import (
     Converted,
     Rows,
     block_rows,
-    channels,
+    described,
     has,
     renamed,
     resnet_blocks,
@@ -55,34 +55,24 @@ def network(weights: Mapping[str, Tensor]) -> Converted:
     Raises:
         CheckpointError: a tensor is missing or has no place; lists the authors' names.
     """
-    given = without_module(weights)
-    if not has(given, "pretrained."):
+    weights = without_module(weights)
+    if not has(weights, "pretrained."):
         raise CheckpointError(
             "no key begins with `pretrained.`: this is no segmentation network of CIRKD or HWD",
-            hint="ImageNet weights want --backbone-only; the PSPNet of SKD, IFVD and CWD is another network",
+            hint="ImageNet weights need --backbone-only; the PSPNet of SKD, IFVD and CWD is another network",
         )
-    name = _backbone_name(given, "pretrained.")
-    psp = has(given, "head.psp.")
-    aux = has(given, "auxlayer.")
+    name = _backbone_name(weights, "pretrained.")
+    psp = has(weights, "head.psp.")
     head, classifier = ("pspnet", "head.classifier") if psp else ("deeplabv3", "head.block.4")
     stem = "pretrained.net." if name == MOBILENET else "pretrained."
     rows = [*_backbone(name, stem, "backbone."), *(_pspnet() if psp else _deeplabv3())]
     rows += [*block_rows("head.block", "head.block"), (classifier, "head.classifier", BIASED)]
-    if aux:
+    if has(weights, "auxlayer."):
         rows += block_rows("auxlayer.block", "aux_head.block")
         rows.append(("auxlayer.block.4", "aux_head.classifier", BIASED))
-    state = renamed(given, rows, what=f"{head} on {name} of CIRKD or HWD")
-    facts = {
-        "backbone": name,
-        "backbone_options": {} if name == MOBILENET else dict(DEEP_STEM),
-        "output_stride": 8,
-        "head": head,
-        "head_channels": channels(given, "head.block.0.weight"),
-        "aux": aux,
-        "classes": channels(given, f"{classifier}.weight"),
-        "input": dict(INPUT),
-    }
-    return Converted(facts, state)
+    state = renamed(weights, rows, what=f"{head} on {name} of CIRKD or HWD")
+    options = {} if name == MOBILENET else DEEP_STEM
+    return Converted(described(state, backbone=name, head=head, input=INPUT, options=options), state)
 
 
 def backbone(weights: Mapping[str, Tensor]) -> Converted:
@@ -91,16 +81,16 @@ def backbone(weights: Mapping[str, Tensor]) -> Converted:
     Raises:
         CheckpointError: a tensor is missing or has no place; lists the authors' names.
     """
-    given = without_module(weights)
-    if has(given, "pretrained."):
+    weights = without_module(weights)
+    if has(weights, "pretrained."):
         raise CheckpointError(
             "this is a whole segmentation network, not a backbone's ImageNet weights",
             hint="import it without --backbone-only",
         )
-    name = _backbone_name(given, "")
+    name = _backbone_name(weights, "")
     ends = CLASSIFIERS if name == MOBILENET else CLASSIFIERS[:1]
-    dropped = tuple(key for key in given if key.startswith(ends))
-    kept = {key: tensor for key, tensor in given.items() if key not in dropped}
+    dropped = tuple(key for key in weights if key.startswith(ends))
+    kept = {key: tensor for key, tensor in weights.items() if key not in dropped}
     state = renamed(kept, _backbone(name, "", ""), what=f"{name} of CIRKD or HWD", counters=False)
     options = {} if name == MOBILENET else dict(DEEP_STEM)
     facts = {"backbone": name, "backbone_options": options, "input": dict(INPUT)}
@@ -113,37 +103,37 @@ def _backbone_name(weights: Mapping[str, Tensor], prefix: str) -> str:
     return MOBILENET if mobile else resnet_name(weights, prefix)
 
 
-def _backbone(name: str, theirs: str, ours: str) -> Rows:
-    return _mobilenet(theirs, ours) if name == MOBILENET else _resnet(name, theirs, ours)
+def _backbone(name: str, source: str, target: str) -> Rows:
+    return _mobilenet(source, target) if name == MOBILENET else _resnet(name, source, target)
 
 
-def _resnet(name: str, theirs: str, ours: str) -> Rows:
+def _resnet(name: str, source: str, target: str) -> Rows:
     """The authors number the stem's convolutions and norms."""
     for i, (conv, norm) in enumerate(STEM_MODULES, 1):
-        yield f"{theirs}conv{i}", f"{ours}{conv}", WEIGHT
-        yield f"{theirs}bn{i}", f"{ours}{norm}", NORM
-    yield from resnet_blocks(name, theirs, ours, stem_channels=2 * STEM_WIDTH)
+        yield f"{source}conv{i}", f"{target}{conv}", WEIGHT
+        yield f"{source}bn{i}", f"{target}{norm}", NORM
+    yield from resnet_blocks(name, source, target, stem_channels=2 * STEM_WIDTH)
 
 
-def _mobilenet(theirs: str, ours: str) -> Rows:
+def _mobilenet(source: str, target: str) -> Rows:
     """The authors count blocks through, `features.1` to `features.17`; timm counts them by stage."""
-    yield f"{theirs}features.0.0", f"{ours}conv_stem", WEIGHT
-    yield f"{theirs}features.0.1", f"{ours}bn1", NORM
-    places = [f"{stage}.{block}" for stage, n in enumerate(MOBILE_STAGES) for block in range(n)]
-    for feature, place in enumerate(places, 1):
+    yield f"{source}features.0.0", f"{target}conv_stem", WEIGHT
+    yield f"{source}features.0.1", f"{target}bn1", NORM
+    blocks = [f"{stage}.{block}" for stage, n in enumerate(MOBILE_STAGES) for block in range(n)]
+    for feature, block in enumerate(blocks, 1):
         for layer, name in (MOBILE_FIRST if feature == 1 else MOBILE_LAYERS).items():
             leaves = WEIGHT if name.startswith("conv") else NORM
-            yield f"{theirs}features.{feature}.conv.{layer}", f"{ours}blocks.{place}.{name}", leaves
+            yield f"{source}features.{feature}.conv.{layer}", f"{target}blocks.{block}.{name}", leaves
 
 
 def _deeplabv3() -> Rows:
     yield from block_rows("head.aspp.b0", "head.branches.0")
     for i in (1, 2, 3):
         yield from block_rows(f"head.aspp.b{i}.block", f"head.branches.{i}")
-    yield from block_rows("head.aspp.b4.gap", "head.pool", first=1, our_first=1)
+    yield from block_rows("head.aspp.b4.gap", "head.pool", first=1, target_first=1)
     yield from block_rows("head.aspp.project", "head.project")
 
 
 def _pspnet() -> Rows:
     for i in range(4):
-        yield from block_rows(f"head.psp.conv{i + 1}", f"head.bins.{i}", our_first=1)
+        yield from block_rows(f"head.psp.conv{i + 1}", f"head.bins.{i}", target_first=1)

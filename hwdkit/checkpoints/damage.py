@@ -38,43 +38,33 @@ def require_sound_archive(path: Path) -> None:
     torch does not: it would take flipped bytes for weights. Old bare pickles have no checksums and pass.
 
     Raises:
-        CheckpointError: it cannot be read, is empty, cut short or no archive, or a part has changed.
+        CheckpointError: it cannot be read, is cut short or no archive, or a part has changed.
     """
-    what = _damage(path)
-    if what:
-        raise damaged_state(path, what)
+    try:
+        first = first_bytes.read(path)[:1]
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if first == b"\x80" and not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            folders = any(part.external_attr & FOLDER for part in archive.infolist())
+            sound = not folders and archive.testzip() is None
+    except MemoryError:
+        raise
+    except Exception:  # a damaged archive fails in many ways: BadZipFile, OSError, zlib.error, RuntimeError
+        sound = False
+    if not sound:
+        raise damaged_state(path)
 
 
-def damaged_state(path: Path, what: str) -> CheckpointError:
+def damaged_state(path: Path) -> CheckpointError:
     """The error for a training state that cannot be continued; says what a new run can start from."""
     best = path.with_name("best.safetensors")
     return CheckpointError(
-        f"is damaged: {what}",
+        "is damaged: it is not the training state that was saved",
         where=str(path),
         hint=f"begin a new run with the best weights of this one: --init-from {best}"
         if best.is_file()
-        else f"there is no {best} to begin a new run with (--init-from): start anew with another --out",
+        else f"start again with another --out; there is no {best} for --init-from",
     )
-
-
-def _damage(path: Path) -> str:
-    """What is wrong with a training state; nothing if all is well."""
-    try:
-        head = first_bytes.read(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    if not head:
-        return "the file is empty"
-    try:
-        if not zipfile.is_zipfile(path):
-            bare = first_bytes.are_a_pickle(head) and not head.startswith(b"PK")
-            return "" if bare else "it is cut short, or no training state"
-        with zipfile.ZipFile(path) as archive:
-            if any(part.external_attr & FOLDER for part in archive.infolist()):
-                return "its list of parts is not the one that was saved"
-            changed = archive.testzip()
-    except MemoryError:
-        raise
-    except Exception:  # a damaged archive fails in many ways: BadZipFile, zlib.error, RuntimeError
-        return "its parts cannot be found"
-    return "" if changed is None else "its bytes are not those that were saved"

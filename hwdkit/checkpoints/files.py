@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import warnings
@@ -17,7 +18,7 @@ from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as decode_safetensors
 from safetensors.torch import save as encode_safetensors
 from torch import Tensor
@@ -61,9 +62,14 @@ def replacing(path: Path, *, new: bool = False) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        if new:
-            _name(temporary, path)
-        else:
+        if not new:
+            temporary.replace(path)
+            return
+        try:
+            os.link(temporary, path)  # fails where a rename would overwrite
+        except OSError:  # the name is taken, or the file system has no links
+            if os.path.lexists(path):
+                raise UsageError(f"{path} exists by now; nothing is overwritten, name a new file") from None
             temporary.replace(path)
     except OSError as error:
         raise write_failure(path, error) from error
@@ -84,16 +90,6 @@ def write_file(path: Path, content: bytes) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return path
-
-
-def _name(temporary: Path, path: Path) -> None:
-    """Give a complete file its name unless that is taken: a link fails where a rename would overwrite."""
-    try:
-        os.link(temporary, path)
-    except OSError:  # taken, or a file system without links
-        if os.path.lexists(path):
-            raise UsageError(f"{path} exists by now; nothing is overwritten, name a new file") from None
-        temporary.replace(path)
 
 
 def write_failure(path: Path, error: OSError) -> EnvironmentFailure:
@@ -145,8 +141,6 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
     It is what `save_model` was given: the checksum of the tensors is left out.
     """
-    from safetensors import safe_open
-
     try:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY, "{}")
@@ -243,7 +237,7 @@ def load_tensors(path: Path) -> Any:
     except UnsafePickle:
         raise
     except CheckpointError as error:  # what torch reads of an archive and Python's zipfile does not
-        raise damage.damaged_state(path, "it is no whole training state") from error
+        raise damage.damaged_state(path) from error
 
 
 def _unpickled(path: Path) -> Any:
@@ -255,7 +249,7 @@ def _unpickled(path: Path) -> Any:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on old pickles are not the user's business
+            warnings.simplefilter("ignore")  # torch's warnings about old pickles
             return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
@@ -267,17 +261,12 @@ def _unpickled(path: Path) -> Any:
                 where=str(path),
                 hint="ask its author for a plain state dict or a safetensors file",
             ) from error
-        first = "" if refused else str(error).partition("\n")[0]
-        what = f"{type(error).__name__} {first}".strip()
-        raise CheckpointError(
-            f"damaged, truncated or no checkpoint at all ({what})", where=str(path)
-        ) from error
+        what = type(error).__name__ if refused else f"{type(error).__name__} {error}".partition("\n")[0]
+        raise CheckpointError(f"damaged, cut short, or not a checkpoint ({what})", where=str(path)) from error
 
 
 def save_tensors(path: Path, value: Any) -> None:
     """torch.save, atomically; `value` must consist of tensors, numbers, strings and plain containers."""
-    import io
-
     buffer = io.BytesIO()
     torch.save(value, buffer)
     with replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""JSON from files that others made: plain values that Python and a float can hold, or a ValueError."""
+"""JSON from files that others made: no deep nesting and no huge integers, or a ValueError."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEEPEST = 64
 
 
 def loads(text: str | bytes) -> Any:
-    """Read JSON that nobody vouches for.
+    """Read JSON that may be hostile.
 
     Raises:
         ValueError: no JSON, nested deeper than DEEPEST, or an integer of more than 64 bits.
@@ -21,16 +21,11 @@ def loads(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
     level = [value]
     for _ in range(DEEPEST):
-        level = [inner for outer in level for inner in _inside(outer)]
-        if not level:
-            return value
-    raise ValueError(f"it is nested deeper than {DEEPEST} levels")
-
-
-def _inside(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+        mappings = [inner for outer in level if isinstance(outer, dict) for inner in outer.values()]
+        level = mappings + [inner for outer in level if isinstance(outer, list) for inner in outer]
+    if level:
+        raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+    return value
 
 
 def _integer(digits: str) -> int:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hwdkit.errors import CheckpointError
 
@@ -36,8 +35,7 @@ UNKNOWN = object()
 """A value that only running the config would give."""
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What tensors cannot say of a network.
 
     Attributes:
@@ -51,75 +49,67 @@ class Facts:
     assumed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a file says of itself.
+def class_names(beside: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes in the order of the logits; () if the file does not say.
 
-    Attributes:
-        class_names: in the order of the logits; () when it does not say.
-        config: the assignments of its config, each a plain value; {} when it has none.
+    Args:
+        beside: what is in the file besides `state_dict`.
     """
-
-    class_names: tuple[str, ...] = ()
-    config: Mapping[str, Any] | None = None
-
-    def facts(self, *, psp: bool) -> Facts:
-        """Read from the config what the network is, or take mmseg's standard configs for granted.
-
-        Args:
-            psp: the head is a PSPHead; otherwise an ASPPHead.
-
-        Raises:
-            CheckpointError: the config describes a variant that hwdkit cannot build; says which.
-        """
-        model = (self.config or {}).get("model")
-        if not isinstance(model, dict):
-            return Facts(
-                8, dict(INPUT), ("output stride 8", "align_corners false", "ImageNet's mean and std")
-            )
-        backbone, head = (_mapping(model.get(name)) for name in ("backbone", "decode_head"))
-        layers = (
-            _tuple(backbone.get("strides", (1, 2, 2, 2))),
-            _tuple(backbone.get("dilations", (1, 1, 1, 1))),
-        )
-        stride = next((value for known, value in STRIDES.items() if known == layers), None)
-        if stride is None:
-            raise _unbuildable("backbone", "strides and dilations", layers, [*STRIDES])
-        _require("backbone", backbone, {"style": "pytorch", "multi_grid": None, "dcn": None})
-        if stride != 32:
-            _require("backbone", {"contract_dilation": False, **backbone}, {"contract_dilation": True})
-        for place, part in (("backbone", backbone), ("decode_head", head)):
-            _require(f"{place}.norm_cfg", _mapping(part.get("norm_cfg")), {"eps": 1e-5})
-            _require(place, part, {"conv_cfg": None})
-        _require("decode_head.act_cfg", _mapping(head.get("act_cfg")), {"type": "ReLU"})
-        if psp:
-            _require("decode_head", head, {"pool_scales": (1, 2, 3, 6)})
-        else:
-            rates = (1, 96 // stride, 192 // stride, 288 // stride)
-            _require("decode_head", {"dilations": (1, 6, 12, 18), **head}, {"dilations": rates})
-        contract, assumed = _input(self.config or {}, model)
-        contract["align_corners"] = head.get("align_corners", False) is True
-        return Facts(stride, contract, assumed)
-
-
-def describe(beside: Mapping[str, Any]) -> Description:
-    """Read what is in a file besides `state_dict`; whatever cannot be understood counts as not said."""
     meta = _mapping(beside.get("meta"))
     dataset = {key.lower(): value for key, value in _mapping(meta.get("dataset_meta")).items()}
     names = dataset.get("classes", meta.get("CLASSES"))
-    if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
-        names = ()
+    readable = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(names) if readable else ()
+
+
+def facts(beside: Mapping[str, Any], *, psp: bool) -> Facts:
+    """Read from the config what the network is; without a readable config, assume mmseg's standard ones.
+
+    Args:
+        beside: what is in the file besides `state_dict`.
+        psp: the head is a PSPHead; otherwise an ASPPHead.
+
+    Raises:
+        CheckpointError: the config describes a variant that hwdkit cannot build; says which.
+    """
+    meta = _mapping(beside.get("meta"))
     text = meta.get("cfg", meta.get("config"))  # 1.x, 0.x
-    return Description(tuple(names), _parsed(text) if isinstance(text, str) else None)
+    config = _parsed(text) if isinstance(text, str) else {}
+    model = config.get("model")
+    if not isinstance(model, dict):
+        return Facts(8, dict(INPUT), ("output stride 8", "align_corners false", "ImageNet's mean and std"))
+    backbone, head = (_mapping(model.get(name)) for name in ("backbone", "decode_head"))
+    layers = tuple(
+        tuple(value) if isinstance(value, list | tuple) else (value,)
+        for value in (backbone.get("strides", (1, 2, 2, 2)), backbone.get("dilations", (1, 1, 1, 1)))
+    )
+    stride = next((stride for built, stride in STRIDES.items() if built == layers), None)
+    if stride is None:
+        raise _unbuildable("backbone", "strides and dilations", layers, [*STRIDES])
+    _require("backbone", backbone, {"style": "pytorch", "multi_grid": None, "dcn": None})
+    if stride != 32:
+        _require("backbone", {"contract_dilation": False, **backbone}, {"contract_dilation": True})
+    for name, part in (("backbone", backbone), ("decode_head", head)):
+        _require(f"{name}.norm_cfg", _mapping(part.get("norm_cfg")), {"eps": 1e-5})
+        _require(name, part, {"conv_cfg": None})
+    _require("decode_head.act_cfg", _mapping(head.get("act_cfg")), {"type": "ReLU"})
+    if psp:
+        _require("decode_head", head, {"pool_scales": (1, 2, 3, 6)})
+    else:
+        rates = (1, 96 // stride, 192 // stride, 288 // stride)
+        _require("decode_head", {"dilations": (1, 6, 12, 18), **head}, {"dilations": rates})
+    contract, assumed = _input(config, model)
+    contract["align_corners"] = head.get("align_corners", False) is True
+    return Facts(stride, contract, assumed)
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
-    """The top-level assignments of a config as plain values."""
+def _parsed(text: str) -> dict[str, Any]:
+    """The top-level assignments of a config as plain values; {} if it is not Python."""
     if len(text) > LONGEST:
-        return None
+        return {}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's remarks on their strings are not the user's business
+            warnings.simplefilter("ignore")  # Python's warnings about their strings
             body = ast.parse(text).body
         return {
             node.targets[0].id: _value(node.value)
@@ -127,7 +117,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
         }
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+        return {}
 
 
 def _value(node: ast.expr) -> Any:
@@ -148,31 +138,31 @@ def _input(config: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[dict[st
     """mmseg reads images as BGR; 1.x normalises in the model, 0.x in the data pipeline."""
     new = _mapping(model.get("data_preprocessor", config.get("data_preprocessor")))
     old = _mapping(config.get("img_norm_cfg"))
-    found = new or old
-    if not found.keys() & {"mean", "std"}:
+    values = new or old
+    if not values.keys() & {"mean", "std"}:
         return dict(INPUT), ("ImageNet's mean and std",)
     for key in ("mean", "std"):
-        if not _is_triple(found.get(key)):
-            raise _unbuildable("input", key, found.get(key), ["three numbers within 0 and 255"])
+        if not _is_triple(values.get(key)):
+            raise _unbuildable("input", key, values.get(key), ["three numbers within 0 and 255"])
     rgb = new.get("bgr_to_rgb", False) if new else old.get("to_rgb", True)
-    values = {key: [float(value) for value in found[key]] for key in ("mean", "std")}
-    return {"channel_order": "rgb" if rgb is True else "bgr", "range": 255, **values}, ()
+    triples = {key: [float(number) for number in values[key]] for key in ("mean", "std")}
+    return {"channel_order": "rgb" if rgb is True else "bgr", "range": 255, **triples}, ()
 
 
-def _require(place: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse a config whose value is another one; a key that is not there has mmseg's default, the wanted."""
-    for key, value in wanted.items():
-        got = found.get(key, value)
-        got = tuple(got) if isinstance(got, list) else got
-        if got != value:
-            raise _unbuildable(place, key, got, [value])
+def _require(section: str, config: Mapping[str, Any], buildable: Mapping[str, Any]) -> None:
+    """Refuse a config with another value; a key that is missing has mmseg's default, which is buildable."""
+    for key, value in buildable.items():
+        actual = config.get(key, value)
+        actual = tuple(actual) if isinstance(actual, list) else actual
+        if actual != value:
+            raise _unbuildable(section, key, actual, [value])
 
 
-def _unbuildable(place: str, key: str, got: Any, known: list[Any]) -> CheckpointError:
-    shown = "not a plain value" if got is UNKNOWN else repr(got)
+def _unbuildable(section: str, key: str, value: Any, choices: list[Any]) -> CheckpointError:
+    shown = "not a plain value" if value is UNKNOWN else repr(value)
     return CheckpointError(
-        f"its config says {place}: {key} = {shown}, which is another network",
-        hint=f"importable: {' or '.join(map(repr, known))}",
+        f"its config says {section}: {key} = {shown}, which is another network",
+        hint=f"importable: {' or '.join(map(repr, choices))}",
     )
 
 
@@ -180,13 +170,9 @@ def _mapping(value: Any) -> dict[str, Any]:
     return {k: v for k, v in value.items() if isinstance(k, str)} if isinstance(value, Mapping) else {}
 
 
-def _tuple(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
 def _is_triple(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_is_pixel_value, value))
-
-
-def _is_pixel_value(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 255
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(type(number) in (int, float) and 0 <= number <= 255 for number in value)
+    )

@@ -1,7 +1,4 @@
-"""From other people's names of tensors to hwdkit's: what every importer needs.
-
-State dicts in, state dicts out: what is a file, and what is built from the facts, is known elsewhere.
-"""
+"""From other people's names of tensors to hwdkit's: what every importer needs. No files, no networks."""
 
 from __future__ import annotations
 
@@ -62,9 +59,9 @@ def renamed(
     Raises:
         CheckpointError: the table or the weights have something that the other lacks.
     """
-    ours = {f"{a}.{leaf}": f"{b}.{leaf}" for a, b, leaves in rows for leaf in leaves}
-    missing = [key for key in ours if key not in weights and (counters or not key.endswith(NORM[-1]))]
-    unexpected = [key for key in weights if key not in ours]
+    names = {f"{a}.{leaf}": f"{b}.{leaf}" for a, b, leaves in rows for leaf in leaves}
+    missing = [key for key in names if key not in weights and (counters or not key.endswith(NORM[-1]))]
+    unexpected = [key for key in weights if key not in names]
     problems = []
     for kind, keys in (("missing", missing), ("unexpected", unexpected)):
         # Names come from a file: in a list of lines none may be two, or fill the screen.
@@ -72,7 +69,7 @@ def renamed(
         problems += [f"{kind} {len(keys) - 8} more"] if len(keys) > 8 else []
     if problems:
         raise CheckpointError(f"not a {what}:\n  " + "\n  ".join(problems))
-    return {ours[key]: tensor for key, tensor in weights.items()}
+    return {names[key]: tensor for key, tensor in weights.items()}
 
 
 def without_module(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -86,18 +83,39 @@ def has(weights: Mapping[str, Tensor], *prefixes: str) -> bool:
     return any(key.startswith(prefixes) for key in weights)
 
 
-def channels(weights: Mapping[str, Tensor], key: str) -> int:
-    """The output channels of a convolution.
+def described(
+    state: dict[str, Tensor],
+    *,
+    backbone: str,
+    head: str,
+    input: Mapping[str, Any] | None,  # the field's name
+    options: Mapping[str, Any] | None = None,
+    output_stride: int = 8,
+) -> dict[str, Any]:
+    """What a `NetworkSpec` is rebuilt from; widths, classes and auxiliary head are read from the tensors.
+
+    Args:
+        state: under hwdkit's names.
 
     Raises:
-        CheckpointError: there is no such tensor, or it is no convolution's weight.
+        CheckpointError: a convolution's weight is none.
     """
-    if key not in weights:
-        raise CheckpointError(f"{key} is missing")
-    shape = tuple(weights[key].shape)
-    if len(shape) != 4:
-        raise CheckpointError(f"{key} is {shape}: no weight of a convolution")
-    return shape[0]
+    widths = []
+    for key in ("head.block.0.weight", "head.classifier.weight"):
+        shape = tuple(state[key].shape)
+        if len(shape) != 4:
+            raise CheckpointError(f"{key} is {shape}: not the weight of a convolution")
+        widths.append(shape[0])
+    return {
+        "backbone": backbone,
+        "backbone_options": dict(options or {}),
+        "output_stride": output_stride,
+        "head": head,
+        "head_channels": widths[0],
+        "aux": has(state, "aux_head."),
+        "classes": widths[1],
+        "input": input and dict(input),
+    }
 
 
 def resnet_name(weights: Mapping[str, Tensor], prefix: str) -> str:
@@ -108,30 +126,30 @@ def resnet_name(weights: Mapping[str, Tensor], prefix: str) -> str:
     return "resnet101" if has(weights, f"{prefix}layer3.6.") else "resnet50"
 
 
-def resnet_blocks(name: str, theirs: str, ours: str, *, stem_channels: int) -> Rows:
+def resnet_blocks(resnet: str, source: str, target: str, *, stem_channels: int) -> Rows:
     """The four layers of a ResNet: in them CIRKD, torchvision, mmseg and timm use the same names."""
-    convolutions = 2 if name == "resnet18" else 3
+    convolutions = 2 if resnet == "resnet18" else 3
     first_width = 64 if convolutions == 2 else 256
-    for layer, blocks in enumerate(RESNETS[name], 1):
+    for layer, blocks in enumerate(RESNETS[resnet], 1):
         for block in range(blocks):
-            place = f"layer{layer}.{block}."
+            name = f"layer{layer}.{block}."
             for i in range(1, convolutions + 1):
-                yield from _pair(theirs, ours, f"{place}conv{i}", f"{place}bn{i}")
+                yield from _pair(source, target, f"{name}conv{i}", f"{name}bn{i}")
             if block == 0 and (layer > 1 or stem_channels != first_width):
-                yield from _pair(theirs, ours, f"{place}downsample.0", f"{place}downsample.1")
+                yield from _pair(source, target, f"{name}downsample.0", f"{name}downsample.1")
 
 
-def _pair(theirs: str, ours: str, conv: str, norm: str) -> Rows:
-    yield f"{theirs}{conv}", f"{ours}{conv}", WEIGHT
-    yield f"{theirs}{norm}", f"{ours}{norm}", NORM
+def _pair(source: str, target: str, conv: str, norm: str) -> Rows:
+    yield f"{source}{conv}", f"{target}{conv}", WEIGHT
+    yield f"{source}{norm}", f"{target}{norm}", NORM
 
 
-def plain_stem(theirs: str, ours: str) -> Rows:
+def plain_stem(source: str, target: str) -> Rows:
     """One 7x7 convolution, named alike everywhere."""
-    yield from _pair(theirs, ours, "conv1", "bn1")
+    yield from _pair(source, target, "conv1", "bn1")
 
 
-def block_rows(theirs: str, ours: str, *, first: int = 0, our_first: int = 0) -> Rows:
+def block_rows(source: str, target: str, *, first: int = 0, target_first: int = 0) -> Rows:
     """A convolution and its batch norm: two neighbours in a Sequential, here and there."""
-    yield f"{theirs}.{first}", f"{ours}.{our_first}", WEIGHT
-    yield f"{theirs}.{first + 1}", f"{ours}.{our_first + 1}", NORM
+    yield f"{source}.{first}", f"{target}.{target_first}", WEIGHT
+    yield f"{source}.{first + 1}", f"{target}.{target_first + 1}", NORM

@@ -20,7 +20,7 @@ from hwdkit.checkpoints.renaming import (
     Converted,
     Rows,
     block_rows,
-    channels,
+    described,
     has,
     renamed,
     without_module,
@@ -29,17 +29,6 @@ from hwdkit.errors import CheckpointError
 
 ENCODER = "encoder.model."
 SUPPORTED = "DeepLabV3 on a timm encoder (encoder_name 'tu-...')"
-
-OTHER_DECODERS = {
-    "aspp.0.": "DeepLabV3Plus",
-    "psp.": "PSPNet (smp's has no norm in the coarsest bin and other convolutions)",
-    "blocks.": "Unet, UnetPlusPlus, MAnet or Linknet",
-    "seg_blocks.": "FPN",
-    "fpa.": "PAN",
-    "fpn_conv_blocks.": "UPerNet",
-    "mlp_stage.": "Segformer",
-}
-"""What the names below `decoder.` give away."""
 
 OF_DEEPLABV3 = {
     "activation",
@@ -96,24 +85,18 @@ def network(
     Raises:
         CheckpointError: another network, or a tensor is missing or has no place; lists smp's names.
     """
-    given = without_module(weights)
-    _require_deeplabv3(given)
+    weights = without_module(weights)
+    _require_deeplabv3(weights)
     name, stride, options = _facts(config, backbone)
-    encoder = {key: tensor for key, tensor in given.items() if key.startswith(ENCODER)}
-    dropped = tuple(key for key in given if key.startswith("classification_head."))
-    rest = {key: tensor for key, tensor in given.items() if key not in encoder and key not in dropped}
+    encoder = {key: tensor for key, tensor in weights.items() if key.startswith(ENCODER)}
+    dropped = tuple(key for key in weights if key.startswith("classification_head."))
+    rest = {key: tensor for key, tensor in weights.items() if key not in encoder and key not in dropped}
     state = {f"backbone.{key.removeprefix(ENCODER)}": tensor for key, tensor in encoder.items()}
     state |= renamed(rest, _rows(), what="DeepLabV3 of smp")
-    facts = {
-        "backbone": name,
-        "backbone_options": options,
-        "output_stride": stride,
-        "head": "deeplabv3",
-        "head_channels": channels(given, "decoder.conv.weight"),
-        "aux": False,
-        "classes": channels(given, "segmentation_head.0.weight"),
-        "input": None,  # timm's of the encoder; align_corners true, as smp resizes the logits
-    }
+    # timm's input of the encoder; align_corners true, as smp resizes the logits
+    facts = described(
+        state, backbone=name, head="deeplabv3", input=None, options=options, output_stride=stride
+    )
     assumed = () if config else ("output stride 8", "atrous rates 12, 24, 36")
     return Converted(facts, state, dropped, assumed=assumed)
 
@@ -121,10 +104,12 @@ def network(
 def _require_deeplabv3(weights: Mapping[str, Tensor]) -> None:
     if not has(weights, "segmentation_head."):
         raise CheckpointError("no key begins with `segmentation_head.`: this is no network of smp")
-    other = next((what for key, what in OTHER_DECODERS.items() if has(weights, f"decoder.{key}")), None)
-    if other or "decoder.conv.weight" not in weights:
+    parts = {key.split(".")[1] for key in weights if key.startswith("decoder.")}
+    others = parts - {"aspp", "conv", "bn"}
+    if others or "conv" not in parts:  # DeepLabV3Plus has block1, block2 and its ASPP in a Sequential
         raise CheckpointError(
-            f"its decoder is {other or 'not known'}", hint=f"importable from smp: {SUPPORTED}"
+            f"its decoder is another one (decoder has {', '.join(sorted(others or parts)[:6])})",
+            hint=f"importable from smp: {SUPPORTED}",
         )
     if not has(weights, ENCODER):
         raise CheckpointError(
@@ -134,29 +119,29 @@ def _require_deeplabv3(weights: Mapping[str, Tensor]) -> None:
 
 
 def _facts(config: Mapping[str, Any] | None, backbone: str | None) -> tuple[str, int, dict[str, Any]]:
-    """The timm name, the output stride, and what timm was told besides."""
-    given = backbone.removeprefix("tu-") if backbone else None
+    """The timm name, the output stride, and the other options of timm."""
+    named = backbone.removeprefix("tu-") if backbone else None
     if config is None:
-        if given is None:
+        if named is None:
             raise CheckpointError(
                 "there is no config.json of smp beside it, so its encoder is not known",
                 hint="name it: --backbone resnet50 (what follows `tu-` in encoder_name)",
             )
-        return given, 8, {}
+        return named, 8, {}
     encoder, stride = config["encoder_name"], config.get("encoder_output_stride", 8)
-    name = encoder.removeprefix("tu-") if isinstance(encoder, str) and encoder.startswith("tu-") else given
+    name = encoder.removeprefix("tu-") if isinstance(encoder, str) and encoder.startswith("tu-") else named
     if name is None:
         raise CheckpointError(
-            f"its config.json says encoder_name: {encoder!r}, which is no `tu-` name",
+            f"its config.json says encoder_name: {encoder!r}, which does not begin with `tu-`",
             hint="if smp builds it by timm, name timm's model: --backbone",
         )
-    if given not in (None, name):
+    if named not in (None, name):
         raise CheckpointError(
-            f"its config.json says encoder_name: {encoder!r}, --backbone says {given!r}",
+            f"its config.json says encoder_name: {encoder!r}, --backbone says {named!r}",
             hint="leave --backbone out",
         )
     rates = [96 // stride, 192 // stride, 288 // stride] if stride in (8, 16) else None
-    wanted: dict[str, list[Any]] = {
+    buildable: dict[str, list[Any]] = {
         "_model_class": ["DeepLabV3"],
         "encoder_depth": [5],
         "encoder_output_stride": [8, 16],
@@ -164,12 +149,12 @@ def _facts(config: Mapping[str, Any] | None, backbone: str | None) -> tuple[str,
         "decoder_aspp_separable": [False],
         "in_channels": [3],
     }
-    for key, known in wanted.items():
-        found = config.get(key, DEFAULTS.get(key, known[0]))
-        if found not in known:
+    for key, choices in buildable.items():
+        value = config.get(key, DEFAULTS.get(key, choices[0]))
+        if value not in choices:
             raise CheckpointError(
-                f"its config.json says {key}: {found!r}, which is another network",
-                hint=f"importable: {' or '.join(map(str, known))}",
+                f"its config.json says {key}: {value!r}, which is another network",
+                hint=f"importable: {' or '.join(map(str, choices))}",
             )
     return name, stride, {k: v for k, v in config.items() if k not in OF_DEEPLABV3 and not k.startswith("_")}
 
@@ -177,7 +162,7 @@ def _facts(config: Mapping[str, Any] | None, backbone: str | None) -> tuple[str,
 def _rows() -> Rows:
     for i in range(4):
         yield from block_rows(f"decoder.aspp.convs.{i}", f"head.branches.{i}")
-    yield from block_rows("decoder.aspp.convs.4", "head.pool", first=1, our_first=1)
+    yield from block_rows("decoder.aspp.convs.4", "head.pool", first=1, target_first=1)
     yield from block_rows("decoder.aspp.project", "head.project")
     yield "decoder.conv", "head.block.0", WEIGHT
     yield "decoder.bn", "head.block.1", NORM

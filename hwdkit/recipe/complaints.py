@@ -44,11 +44,11 @@ def explain(error: ValidationError, root: Written) -> RecipeError:
     """One RecipeError that lists everything wrong with a recipe, one complaint a line, in order of place.
 
     Args:
-        error: what pydantic found.
+        error: of pydantic.
         root: the tree that was validated, for the places.
     """
-    found = error.errors(include_url=False)
-    complaints = dict.fromkeys(_complaint(one, root) for one in found)  # a union complains once per member
+    # A union complains once per member.
+    complaints = dict.fromkeys(_complaint(one, root) for one in error.errors(include_url=False))
     ordered = sorted(complaints, key=lambda complaint: (complaint[0].line == 0, *complaint[0]))
     if len(ordered) == 1:
         place, message = ordered[0]
@@ -88,8 +88,8 @@ def _unknown_loss(error: ErrorDetails, root: Written) -> tuple[Place, str]:
     subject = f"losses.{loc[1]}"
     if name != loc[1]:  # written out as `loss: …`, so that is the line to mend
         loc, subject = (*loc, "loss"), f"{subject}.loss = {spell(name)}"
-    known = ", ".join(sorted(LOSS_OPTIONS))
-    return root.place_of(loc), f"{subject}: unknown loss. Known: {known}.{did_you_mean(name, LOSS_OPTIONS)}"
+    names = ", ".join(sorted(LOSS_OPTIONS))
+    return root.place_of(loc), f"{subject}: unknown loss. Known: {names}.{did_you_mean(name, LOSS_OPTIONS)}"
 
 
 def _message(error: ErrorDetails) -> str:
@@ -115,11 +115,11 @@ def _suggestion(loc: tuple[int | str, ...]) -> str:
     else:
         for part in loc[:-1]:
             model = _section(model, str(part))
-    known = sorted(model.model_fields) if model else []
-    if close := did_you_mean(word, known):
+    keys = sorted(model.model_fields) if model else []
+    if close := did_you_mean(word, keys):
         return close
     elsewhere = [key for key in _all_keys() if key.rsplit(".", 1)[-1] == word]
-    return f" Did you mean {elsewhere[0]!r}?" if elsewhere else f" Known: {', '.join(known)}."
+    return f" Did you mean {elsewhere[0]!r}?" if elsewhere else f" Known: {', '.join(keys)}."
 
 
 def _section(model: type[BaseModel] | None, key: str) -> type[BaseModel] | None:

@@ -93,8 +93,8 @@ def recipes_of(name_or_path: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
         for method, where in methods_of(path).items():
             file = named(method, ["methods"], under=folders) or named(method, ["methods"])
             if file is None:
-                known = {one.stem for one in listed(folders[0] / "methods")} | set(files_of("methods"))
-                message = f"methods: unknown method {method!r}.{did_you_mean(method, known)}"
+                names = {one.stem for one in listed(folders[0] / "methods")} | set(files_of("methods"))
+                message = f"methods: unknown method {method!r}.{did_you_mean(method, names)}"
                 raise RecipeError(message, where=where)
             yield f"{path.stem}-{method}", (path, file)
     elif len(files) == 1 and kind == "methods":
@@ -152,9 +152,9 @@ def is_path(name_or_path: str) -> bool:
     return "/" in name_or_path or os.sep in name_or_path or name_or_path.endswith(SUFFIXES)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, words: Iterable[str]) -> str:
     """` Did you mean 'x'?`, or nothing when no known word is close."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(word, list(words), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
@@ -197,20 +197,17 @@ def _unknown(name: str) -> RecipeError:
             hint=f"Students: {', '.join(students)}.",
         )
     student = max((s for s in students if name.startswith(f"{s}-")), key=len, default="")
-    method = max((m for m in methods if name.endswith(f"-{m}")), key=len, default="")
     if student:
-        files_of_it = [
-            file.removeprefix(f"{student}-") for file in files_of("") if file.startswith(f"{student}-")
-        ]
         rest = name.removeprefix(f"{student}-")
-        close = [f"{student}-{m}" for m in difflib.get_close_matches(rest, [*methods, *files_of_it], n=1)]
+        files = [file.removeprefix(f"{student}-") for file in files_of("") if file.startswith(f"{student}-")]
+        close = difflib.get_close_matches(rest, [*methods, *files], n=1)
         if not close:
             message = f"unknown recipe {name!r}: {student} is a student, but {rest!r} is not a method"
             return RecipeError(message, hint=f"Methods: {', '.join(methods)}.")
+        suggestion = f" Did you mean '{student}-{close[0]}'?"
     else:
-        rest = name.removesuffix(f"-{method}")
-        close = [f"{s}-{method}" for s in difflib.get_close_matches(rest, students, n=1) if method]
-    suggestion = f" Did you mean {close[0]!r}?" if close else did_you_mean(name, available())
+        composed = [f"{student}-{method}" for student in students for method in methods]
+        suggestion = did_you_mean(name, [*available(), *composed])
     return RecipeError(f"unknown recipe {name!r}.{suggestion}", hint="See: hwdkit recipes list")
 
 

@@ -95,13 +95,11 @@ def differences(before: Recipe, after: Recipe) -> dict[str, str]:
 
 def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key -> value of nested mappings."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict) and value:
-            found |= leaves(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
+        nested = isinstance(value, dict) and value
+        flat |= leaves(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
 
 
 def base_files(path: Path) -> dict[str, tuple[Path, ...]]:
@@ -133,9 +131,9 @@ def _read(path: Path, *, chain: tuple[Path, ...]) -> Written:
         raise RecipeError(f"bases form a cycle: {names}", where=shown(chain[-1]))
     root = _document(path)
     assert isinstance(root.value, dict)
-    own = Written({key: child for key, child in root.value.items() if key != "base"}, root.place)
+    leaf = Written({key: child for key, child in root.value.items() if key != "base"}, root.place)
     entries = _base_entries(root)
-    return combine([_together(_base(entry, path), chain=(*chain, path)) for entry in entries], own)
+    return combine([_together(_base(entry, path), chain=(*chain, path)) for entry in entries], leaf)
 
 
 def _document(path: Path) -> Written:

@@ -45,7 +45,7 @@ class FeatureOptions(LossOptions):
     """What every loss has that compares one map of each network."""
 
     tap: Tap = Field("embedding", description="the map that is compared")
-    teacher_tap: Tap | None = Field(None, description="the teacher's, where it has another name; null = same")
+    teacher_tap: Tap | None = Field(None, description="the teacher's map, if another one; null = the same")
 
 
 class CrossEntropy(LossOptions):
@@ -61,7 +61,7 @@ class KD(LossOptions):
     loss: Literal["kd"] = "kd"
     temperature: float = Field(1.0, gt=0, description="tau of the softmax over classes")
     reduction: Literal["pixel", "element", "batch_sum"] = Field(
-        "pixel", description="CIRKD and HWD, IFVD and CWD, SKD; each has its own weight"
+        "pixel", description="as in CIRKD and HWD, in IFVD and CWD, in SKD; each with another weight"
     )
 
 
@@ -161,7 +161,7 @@ class CirkdMemory(FeatureOptions):
     pixel_negatives: int = Field(4096, ge=1, description="pixels contrasted with, divided over classes")
     region_negatives: int = Field(1024, ge=1, description="regions contrasted with, divided over classes")
     official_enqueue: bool = Field(
-        False, description="the published code's slip: pixels of the whole image, not of their class"
+        False, description="as in the published code, an error: pixels of the whole image, not of their class"
     )
 
 
@@ -171,7 +171,7 @@ class DIST(LossOptions):
     loss: Literal["dist"] = "dist"
     beta: float = Field(1.0, ge=0, description="weight of the inter-class relation")
     gamma: float = Field(1.0, ge=0, description="weight of the intra-class relation")
-    softmax: bool = Field(True, description="over classes first; official true, HWD's tables false")
+    softmax: bool = Field(True, description="over classes first; officially true, in HWD's tables false")
     aux_weight: float = Field(0.0, ge=0, description="share of the auxiliary heads; official 0.4")
 
 

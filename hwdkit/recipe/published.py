@@ -1,4 +1,4 @@
-"""What published.yaml knows of a recipe: the papers' number, what was measured here, hardware and runtime.
+"""What published.yaml says of a recipe: the papers' number, our measurement, hardware and runtime.
 
 The file lies beside its recipes: those that ship have one, a folder of your own may have another. Torch-free.
 """
@@ -30,7 +30,7 @@ class Measured(Section):
 
 
 class Published(Section):
-    """One entry: of a recipe's name, or what all recipes of a student or of a method have in common."""
+    """One entry: of a recipe, or of all recipes of a student or a method."""
 
     miou: float | None = Field(None, description="percent, as the source prints it")
     source: str = ""
@@ -46,7 +46,7 @@ class Published(Section):
 
 
 def published(name_or_path: str | os.PathLike[str]) -> Published:
-    """All that is known of a recipe; empty where nothing is, or where there is no such recipe.
+    """The entry of a recipe; empty if there is none, or no such recipe.
 
     Raises:
         RecipeError: a published.yaml cannot be read.
@@ -64,9 +64,11 @@ def published(name_or_path: str | os.PathLike[str]) -> Published:
     entries: dict[str, Published] = {}
     for path in paths:
         entries = _entries(tree(path) / PUBLISHED) | entries
-    known = [entries[key] for key in (student, method, name) if key in entries]
-    values = {key: value for entry in known for key, value in entry.model_dump(exclude_defaults=True).items()}
-    notes = " ".join(entry.note for entry in reversed(known) if entry.note)
+    applying = [entries[key] for key in (student, method, name) if key in entries]
+    values = {
+        key: value for entry in applying for key, value in entry.model_dump(exclude_defaults=True).items()
+    }
+    notes = " ".join(entry.note for entry in reversed(applying) if entry.note)
     return Published.model_validate({**values, "note": notes})
 
 
@@ -81,7 +83,7 @@ def _read(path: Path, changed: int) -> dict[str, Published]:
     if root is None:
         return {}
     if not isinstance(root.value, dict):
-        raise RecipeError("must be a mapping of recipes' names to what is known of them", where=shown(path))
+        raise RecipeError("must be a mapping of the names of recipes to their numbers", where=shown(path))
     entries = {}
     for name, entry in root.value.items():
         try:

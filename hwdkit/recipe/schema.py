@@ -28,11 +28,11 @@ SAME_SCORES = (RESUMABLE | {"summary"}) - {"train.evaluate_every"}
 class Data(Section):
     """Which dataset, and how a training crop is cut from it."""
 
-    dataset: str = Field(description="found, prepared, in the data root: a known one, or your own")
+    dataset: str = Field(description="a prepared dataset in the data root: a known one, or your own")
     train_split: str = Field("train", description="split to train on")
     val_split: str = Field("val", description="split to evaluate on during training")
     crop: tuple[int, int] = Field((512, 512), description="height, width of a training crop, pixels")
-    scales: tuple[float, ...] = Field(PAPER_SCALES, min_length=1, description="one is drawn per sample")
+    scales: tuple[float, ...] = Field(PAPER_SCALES, min_length=1, description="one at random per sample")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     photometric: bool = Field(False, description="also distort colours, as mmsegmentation does")
     workers: int = Field(4, ge=0, description="loader processes per rank; changes speed only")
@@ -41,7 +41,9 @@ class Data(Section):
     @classmethod
     def _dataset_can_be_a_folder(cls, dataset: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", dataset):
-            raise ValueError("names a folder of the data root: letters, digits, '.', '_' and '-' only")
+            raise ValueError(
+                "must be the name of a folder in the data root: letters, digits, '.', '_' and '-' only"
+            )
         return dataset
 
     @field_validator("crop")
@@ -62,7 +64,7 @@ class Data(Section):
 class Input(Section):
     """How a network wants its pixels: channel order, value range, mean and std in that range."""
 
-    channel_order: Literal["rgb", "bgr"] = Field("rgb", description="batches are RGB; bgr is turned")
+    channel_order: Literal["rgb", "bgr"] = Field("rgb", description="batches are RGB; bgr swaps them")
     range: Literal[1, 255] = Field(1, description="value of a white pixel before mean and std")
     mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="in that order and range")
     std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="in that order and range")
@@ -71,19 +73,19 @@ class Input(Section):
 class Network(Section):
     """A segmentation network: a timm backbone and a head."""
 
-    backbone: str = Field(description="a timm model name that supports features_only")
+    backbone: str = Field(description="name of a timm model that supports features_only")
     backbone_options: dict[str, Any] = Field({}, description="passed to timm.create_model")
     output_stride: Literal[8, 16, 32] = Field(
-        8, description="image size over that of the deepest map; the papers' is 8; transformers have 32 only"
+        8, description="image size over that of the deepest map; 8 in the papers, 32 for transformers"
     )
     head: Literal["deeplabv3", "aspp", "pspnet", "fcn", "upernet", "segformer"] = Field(
         "deeplabv3", description="what turns features into logits"
     )
     head_channels: int | None = Field(None, ge=1, description="default: the papers' width for this backbone")
-    aux: bool = Field(True, description="auxiliary FCN head on the last stage but one")
+    aux: bool = Field(True, description="auxiliary FCN head on the second-last stage")
     pretrained: bool | str = Field(False, description="true: timm's ImageNet weights; or a local file")
-    align_corners: bool = Field(True, description="of every bilinear resize; the papers' code: true")
-    input: Input | None = Field(None, description="default: what timm says of the backbone")
+    align_corners: bool = Field(True, description="of every bilinear resize; true in the papers' code")
+    input: Input | None = Field(None, description="default: that of the backbone in timm")
 
     @field_validator("backbone_options", mode="before")
     @classmethod
@@ -110,17 +112,16 @@ class Teacher(Network):
 
 class Optimizer(Section):
     name: Literal["sgd", "adamw"] = Field("sgd", description="over all parameters, projectors included")
-    lr: float = Field(0.01, gt=0, description="of the first step after warm-up; never scaled by itself")
+    lr: float = Field(0.01, gt=0, description="of the first step after warm-up; never scaled automatically")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
     betas: tuple[float, float] = Field((0.9, 0.999), description="adamw only")
     head_lr: float = Field(
-        1.0, gt=0, description="factor of lr for all but the backbone: heads, and what losses train along"
+        1.0, gt=0, description="factor of lr for all but the backbone: heads and parameters of losses"
     )
     weight_decay: float = Field(1e-4, ge=0, description="on every parameter, unless decay_norms is false")
     decay_norms: bool = Field(
         True,
-        description="weight decay on norms and biases too, as the papers do; false spares them and tables of "
-        "positions",
+        description="weight decay also on norms, biases and position embeddings, as in the papers",
     )
     power: float = Field(0.9, ge=0, description="poly decay: lr * (1 - step/iterations) ** power")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
@@ -131,15 +132,14 @@ class Train(Section):
     batch_size: int = Field(8, ge=1, description="global: divided over ranks and accumulation")
     accumulate: int = Field(1, ge=1, description="micro-batches per step")
     amp: Literal["off", "bf16", "fp16"] = Field(
-        "off", description="autocast type; losses are float32 anyway; fp16 needs a GPU"
+        "off", description="autocast type; losses are always float32; fp16 needs a GPU"
     )
     channels_last: bool = Field(
         False, description="memory format; much faster for depthwise networks on CPUs"
     )
     compile: bool = Field(
         False,
-        description="torch.compile for both networks, evaluation excepted: minutes at the start; needs a C++ "
-        "compiler",
+        description="torch.compile of both networks in training: minutes at the start; needs a C++ compiler",
     )
     kernels: Literal["torch", "triton"] = Field(
         "torch",
@@ -149,7 +149,7 @@ class Train(Section):
     clip_grad_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an averaged copy of the weights")
     deterministic: Literal["off", "warn", "strict"] = Field(
-        "off", description="torch's deterministic algorithms; the CPU repeats bit-identically without"
+        "off", description="torch's deterministic algorithms; a CPU is bit-identical without them"
     )
     log_every: int = Field(50, ge=1, description="steps between log lines")
     evaluate_every: int = Field(4000, ge=1, description="steps between validations; the last step has one")
@@ -170,7 +170,7 @@ class Train(Section):
 class Recipe(Section):
     """One run, completely: data, networks, losses, optimisation."""
 
-    name: str = Field("", description="the file's stem unless given")
+    name: str = Field("", description="default: the name of the file without its ending")
     summary: str = Field("", description="one line for `hwdkit recipes list`")
     seed: int = Field(0, ge=0, description="of weights, data order, augmentation and dropout")
     data: Data
@@ -185,7 +185,7 @@ class Recipe(Section):
     @classmethod
     def _name_can_be_a_folder(cls, name: str) -> str:
         if name.startswith(".") or "/" in name or "\\" in name:
-            raise ValueError("names a folder of runs: no slash, no leading dot")
+            raise ValueError("becomes the name of a folder: no slash, no leading dot")
         return name
 
     @field_validator("losses", mode="before")

@@ -7,6 +7,8 @@ the keys mean (`schema.py`).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,18 +17,37 @@ import yaml
 from hwdkit.errors import RecipeError
 
 MAX_CHARACTERS = 1_000_000
-MAX_ALIASES = 100
-MAX_VALUES = 20_000  # after aliases are expanded: a few nested ones can stand for billions
+MAX_VALUES = 20_000  # aliases count each time: a few nested ones can stand for billions
 MAX_DEPTH = 20
 
-# YAML 1.2's core schema. PyYAML follows 1.1, where `amp: off` is false, 1e-4 is text and 1:30 is ninety.
 FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$")
-_CORE = (
+
+_TAG = "tag:yaml.org,2002:"
+_CONSTRUCTORS: dict[str, Callable[[str], str | int | float | bool | None]] = {
+    f"{_TAG}str": str,
+    f"{_TAG}int": int,
+    f"{_TAG}float": float,
+    f"{_TAG}bool": lambda text: text.lower() == "true",
+    f"{_TAG}null": lambda text: None,
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the scalars of YAML 1.2's core schema; only composes nodes, constructs nothing.
+
+    PyYAML follows YAML 1.1, where `amp: off` is false, 1e-4 is text and 1:30 is ninety.
+    """
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
+for _name, _pattern, _first in (
     ("null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     ("bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
     ("int", re.compile(r"[-+]?[0-9]+$"), list("-+0123456789")),
     ("float", FLOAT, list("-+.0123456789")),
-)
+):
+    _Loader.add_implicit_resolver(_TAG + _name, _pattern, _first)
 
 
 class Place(NamedTuple):
@@ -56,15 +77,15 @@ class Written:
 
     def place_of(self, path: tuple[str | int, ...]) -> Place:
         """Where the key at `path` was written, or the nearest parent that was."""
-        here = self
+        written = self
         for part in path:
-            children: dict[str, Written] | dict[int, Written] = {}
-            if isinstance(here.value, dict | list):
-                children = here.value if isinstance(here.value, dict) else dict(enumerate(here.value))
-            if part not in children:
+            if not isinstance(written.value, dict | list):
                 break
-            here = children[part]  # type: ignore[index]
-        return here.place
+            try:
+                written = written.value[part]  # type: ignore[index]
+            except (LookupError, TypeError):
+                break
+        return written.place
 
 
 def merge(under: Written, over: Written) -> Written:
@@ -112,27 +133,6 @@ def parse(text: str, *, file: str) -> Written | None:
             loader.dispose()
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's scalars, used only to compose nodes; it constructs nothing."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-    aliases = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            self.aliases += 1
-            if self.aliases > MAX_ALIASES:
-                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-                raise yaml.composer.ComposerError(
-                    problem=f"more than {MAX_ALIASES} aliases", problem_mark=mark
-                )
-        return super().compose_node(parent, index)
-
-
-for _tag, _pattern, _first in _CORE:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, _first)
-
-
 class _Converter:
     """Turns composed nodes into Written, within a budget."""
 
@@ -147,12 +147,18 @@ class _Converter:
         if depth > MAX_DEPTH:
             raise RecipeError(f"nested more than {MAX_DEPTH} levels deep", where=f"{self.file}:{line}")
         place = Place(self.file, line)
-        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+        if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
             return Written(self._mapping(node, depth=depth), place)
-        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+        if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
             children = [self.convert(child, line=_line(child), depth=depth + 1) for child in node.value]
             return Written(children, place)
-        return Written(self._scalar(node), place)
+        if isinstance(node, yaml.ScalarNode) and node.tag in _CONSTRUCTORS:
+            with suppress(ValueError):
+                return Written(_CONSTRUCTORS[node.tag](node.value), place)
+        raise RecipeError(
+            f"tag {node.tag!r} is not allowed here; a recipe is plain YAML",
+            where=f"{self.file}:{_line(node)}",
+        )
 
     def _mapping(self, node: yaml.MappingNode, *, depth: int) -> dict[str, Written]:
         mapping: dict[str, Written] = {}
@@ -168,26 +174,6 @@ class _Converter:
                 )
             mapping[key] = self.convert(child, line=line, depth=depth + 1)
         return mapping
-
-    def _scalar(self, node: yaml.Node) -> str | int | float | bool | None:
-        try:
-            match node.tag.removeprefix("tag:yaml.org,2002:"):
-                case "str":
-                    return str(node.value)
-                case "int":
-                    return int(node.value)
-                case "float":
-                    return float(node.value)
-                case "bool":
-                    return str(node.value).lower() == "true"
-                case "null":
-                    return None
-        except (TypeError, ValueError):
-            pass
-        raise RecipeError(
-            f"tag {node.tag!r} is not allowed here; a recipe is plain YAML",
-            where=f"{self.file}:{_line(node)}",
-        )
 
 
 def _line(node: yaml.Node) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_runs import hwdkit
 
-from hwdkit.commands.profile.budgets import Budgets, gate, parse, verdicts
+from hwdkit.commands.profile.budgets import gate, parse, verdicts
 from hwdkit.errors import UsageError
 
 
@@ -16,12 +16,12 @@ from hwdkit.errors import UsageError
     [("14M", 14e6), ("1.5g", 1.5e9), ("900K", 9e5), ("13459155", 13_459_155), (".5M", 5e5)],
 )
 def test_parameters_take_suffixes(text: str, params: float) -> None:
-    assert parse(text, None, None).params == pytest.approx(params)
+    assert parse(text, None, None)["max_params"] == pytest.approx(params)
 
 
 @pytest.mark.parametrize(("text", "macs"), [("70", 70e9), ("70G", 70e9), ("500M", 5e8), ("0.5", 5e8)])
 def test_a_bare_number_of_macs_means_giga(text: str, macs: float) -> None:
-    assert parse(None, text, None).macs == pytest.approx(macs)
+    assert parse(None, text, None)["max_macs"] == pytest.approx(macs)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1M", "14T", "M", "1e6", "nan", "fourteen"])
@@ -43,13 +43,15 @@ def row(params: int, macs: int, latency: float | None = None) -> dict[str, Any]:
 
 
 def test_a_bound_that_is_just_reached_is_met() -> None:
-    found = verdicts(Budgets(params=100, macs=200, latency_ms=3), [row(100, 200, 3.0)])
+    found = verdicts({"max_params": 100, "max_macs": 200, "max_latency_ms": 3}, [row(100, 200, 3.0)])
     assert [verdict["met"] for verdict in found] == [True, True, True]
     assert gate(found) is None
 
 
 def test_the_gate_names_every_missed_bound_and_by_how_much() -> None:
-    found = verdicts(Budgets(params=10e6, macs=70e9), [row(13_500_000, 64 * 10**9), row(9, 77 * 10**9)])
+    found = verdicts(
+        {"max_params": 10e6, "max_macs": 70e9}, [row(13_500_000, 64 * 10**9), row(9, 77 * 10**9)]
+    )
     assert [verdict["met"] for verdict in found] == [False, True, True, False]
     error = gate(found)
     assert error is not None

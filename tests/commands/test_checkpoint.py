@@ -152,7 +152,7 @@ def test_nothing_is_overwritten(published: Path, tmp_path: Path) -> None:
             ["--from", "cirkd", "--dataset", "camvid", "--backbone-only", "-o", "a.safetensors"],
             "means nothing",
         ),
-        (["--from", "torchvision", "--backbone-only", "-o", "a.safetensors"], "nothing to rename"),
+        (["--from", "torchvision", "--backbone-only", "-o", "a.safetensors"], "nothing to import"),
     ],
 )
 def test_options_that_cannot_be_meant(arguments: list[str], complaint: str, published: Path) -> None:
@@ -173,7 +173,7 @@ def test_files_that_are_no_weights_say_what_they_are(
     contents = {
         "web page": b"<!DOCTYPE html><title>Sign in</title>",
         "git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
-        "truncated": published.read_bytes()[:100_000],
+        "cut short": published.read_bytes()[:100_000],
         "would run code": pickle.dumps({"a": RunsCode()}),
         "empty": b"",
     }

@@ -78,7 +78,7 @@ def test_a_run_speaks_for_its_own_checkpoint_only(pair: Pair, tmp_path: Path) ->
     done = hwdkit("checkpoint", "card", strange)
     assert done.code == 0
     assert "How it was trained" not in done.out
-    assert "says nothing of the training" in done.err
+    assert "will not say how it was trained" in done.err
     lone = described(pair, tmp_path / "lone.safetensors")
     assert "How it was trained" not in card_of(lone)[1]
     assert "1 ce + 3 hwd" in card_of(lone, "--run", pair.student)[1]
@@ -96,7 +96,7 @@ def test_a_run_json_from_outside_cannot_break_a_card(pair: Pair, tmp_path: Path)
         (copy / "run.json").write_text(json.dumps({**info, **changed}))
         done = hwdkit("checkpoint", "card", copy)
         assert done.code == 0
-        assert "says nothing of the training" in done.err
+        assert "will not say how it was trained" in done.err
     odd: dict[str, Any] = {"result": {"seconds": [1]}, "versions": [1], "world_size": "2", "argv": 3}
     (copy / "run.json").write_text(json.dumps({**info, **odd}))
     text = card_of(copy)[1]
@@ -135,12 +135,12 @@ def test_an_evaluation_adds_the_classes_if_it_is_of_this_file(pair: Pair, tmp_pa
         assert f"| {entry['name']} | {iou} |" in text
     done = hwdkit("checkpoint", "card", pair.teacher, "--evaluation", measured)
     assert done.code == 4
-    assert "measured on another checkpoint" in done.err
+    assert "is an evaluation of another checkpoint" in done.err
     changed = [{**result, "images": float("inf")}, {**result, "miou": 10**400}]
     for content in ("{}", "[", "3", '{"checkpoint_sha256": 1, "protocol": []}', *map(json.dumps, changed)):
         measured.write_text(content)
         done = hwdkit("checkpoint", "card", pair.student, "--evaluation", measured)
-        assert (done.code, "is no result of an evaluation" in done.err) == (4, True)
+        assert (done.code, "is not the result of an evaluation" in done.err) == (4, True)
 
 
 def test_the_python_of_a_card_runs(

@@ -554,7 +554,7 @@ def test_an_unknown_dataset_is_found_when_its_index_is_looked_for(
     Path("up.yaml").write_text(RECIPE.replace("DATASET", "../mine"))
     refused = hwdkit("distill", "-r", "up.yaml", "--gpus", 0)
     assert refused.code == 3
-    assert "up.yaml:2: data.dataset = '../mine': names a folder of the data root" in refused.err
+    assert "up.yaml:2: data.dataset = '../mine': must be the name of a folder in the data root" in refused.err
 
 
 def test_own_data_may_come_in_an_archive(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ group = subcommands("checkpoint", about=__doc__, example="hwdkit checkpoint insp
 
 @options
 class OfCheckpoint:
-    """What all but import begin with."""
+    """The argument of all commands but import."""
 
     file: Annotated[Path, typer.Argument(help="A checkpoint, or a run directory that holds one.")]
 
@@ -32,9 +32,9 @@ class OfCheckpoint:
     "-o teacher.safetensors",
 )
 class Import:
-    """Turn published weights into a checkpoint that describes itself; nothing is overwritten."""
+    """Turn published weights into a checkpoint that describes its network; nothing is overwritten."""
 
-    file: Annotated[Path, typer.Argument(help="The file that was published; of smp also its folder.")]
+    file: Annotated[Path, typer.Argument(help="The published file; for smp also its folder.")]
     source: Annotated[
         Literal["cirkd", "hwd", "torchvision", "mmseg", "smp"],
         typer.Option("--from", help="Who published it."),
@@ -42,7 +42,7 @@ class Import:
     out: Annotated[Path, typer.Option("--out", "-o", help="A new .safetensors file.")]
     dataset: Annotated[
         KnownDataset | None,
-        typer.Option(help="What it was trained on: names its classes."),
+        typer.Option(help="The dataset that it was trained on; names its classes."),
     ] = None
     backbone_only: Annotated[
         bool, typer.Option("--backbone-only", help="ImageNet weights, for `pretrained:` in a recipe.")
@@ -55,11 +55,11 @@ class Import:
         paths.require_possible("FILE", self.file)
         paths.require_new_file("--out", self.out, suffix=".safetensors")
         if self.backbone is not None and (self.source != "smp" or self.backbone_only):
-            raise UsageError("--backbone names the encoder of an smp network; it means nothing here")
+            raise UsageError("--backbone names the encoder of an smp network; leave it out here")
         if self.dataset is None and not self.backbone_only:
             raise UsageError(
-                "--dataset is missing: its classes are the network's",
-                hint="a backbone's ImageNet weights need none: --backbone-only",
+                "--dataset is missing: it names the classes of the network",
+                hint="for the ImageNet weights of a backbone give --backbone-only instead",
             )
         if self.dataset is not None and self.backbone_only:
             raise UsageError("--dataset means nothing with --backbone-only: a backbone has no classes")
@@ -95,9 +95,9 @@ class Verify(OfCheckpoint):
 
 @command(group=group, example="hwdkit checkpoint strip runs/my-run -o my-network.safetensors --dtype fp16")
 class Strip(OfCheckpoint):
-    """Write a copy for deployment: without auxiliary head and private paths, its logits compared.
+    """Write a copy for deployment, without auxiliary head and private paths; its logits are compared.
 
-    fp16 and bf16 halve the file; the network that is loaded from it computes in float32 all the same.
+    fp16 and bf16 halve the file; the network still computes in float32.
     """
 
     out: Annotated[Path, typer.Option("--out", "-o", help="A new .safetensors file.")]
@@ -118,16 +118,17 @@ class Strip(OfCheckpoint):
 
 @command(group=group, example="hwdkit checkpoint card runs/my-run --evaluation val.json -o README.md")
 class Card(OfCheckpoint):
-    """Write a model card: Markdown with the Hub's front matter, of nothing but what the files say.
+    """Write a model card: Markdown with the front matter of the Hugging Face Hub, from what the files say.
 
-    How it was trained is in the run's recipe.yaml and run.json. No path of this machine gets into the card.
+    The recipe.yaml and run.json of its run say how it was trained. The card names no path of this machine.
     """
 
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A new .md file.", show_default="stdout")
     ] = None
     repo_id: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Where it will be published: adds its download.")
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Where it will be published; adds the download command."),
     ] = None
     licence: Annotated[
         str | None, typer.Option("--license", help="Of the weights, e.g. apache-2.0; none is assumed.")

@@ -1,6 +1,6 @@
 """What a checkpoint, its run and an evaluation of it say, gathered for a model card.
 
-Only facts that a file holds: which files may speak is `card_sources.py`, how a card looks `report/card.py`.
+Which files count is in `card_sources.py`, how a card looks in `report/card.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from hwdkit.checkpoints.files import file_digest, replacing
 from hwdkit.commands.checkpoint import Card
 from hwdkit.commands.checkpoint.card_sources import Scores, evaluated, is_number, run_of, while_training
-from hwdkit.commands.checkpoint.contents import parameters, title
+from hwdkit.commands.checkpoint.contents import mapping, origin, parameters, title
 from hwdkit.commands.checkpoint.strip import without_paths
 from hwdkit.datasets.table import DATASETS
 from hwdkit.engine.networks import Loaded, load_network
@@ -35,7 +35,7 @@ def run(options: Card) -> dict[str, Any]:
 
     Raises:
         CheckpointError: the checkpoint is damaged.
-        DataError: the evaluation is not one, or of another file; the run that is named trained another.
+        DataError: the evaluation is none, or of another file; the named run trained another checkpoint.
     """
     loaded = load_network(options.file)
     metadata, _ = without_paths(loaded.metadata)
@@ -120,23 +120,16 @@ def _percent(value: float | None) -> str:
 
 
 def _facts(loaded: Loaded, metadata: Mapping[str, Any], digest: str) -> dict[str, str]:
-    imported = metadata.get("imported")
-    source = (
-        ", ".join(f"{key} {imported[key]}" for key in ("from", "file", "sha256") if key in imported)
-        if isinstance(imported, dict)
-        else ""
-    )
-    stripped = metadata.get("stripped")
+    auxiliary = ", those of an auxiliary head included" if loaded.model.spec.aux else ""
     facts = {
         "file": f"{loaded.path.name}, {loaded.path.stat().st_size / 2**20:.2f} MiB",
         "sha256": digest,
-        "parameters": f"{parameters(loaded.model):,}"
-        + (", those of an auxiliary head included" if loaded.model.spec.aux else ""),
-        "weights": str(stripped.get("weights")) if isinstance(stripped, dict) else "",
+        "parameters": f"{parameters(loaded.model):,}{auxiliary}",
+        "weights": mapping(metadata.get("stripped")).get("weights"),
         "role": metadata.get("role"),
         "recipe": metadata.get("recipe"),
         "steps": metadata.get("step"),
-        "imported": source,
+        "imported": origin(metadata),
         "classes": ", ".join(loaded.classes),
         "written by": f"hwdkit {metadata['hwdkit']}" if "hwdkit" in metadata else "",
     }
@@ -146,13 +139,19 @@ def _facts(loaded: Loaded, metadata: Mapping[str, Any], digest: str) -> dict[str
 def _training(recipe: Recipe, info: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, str]:
     """How it was trained, from the recipe, and on what, from run.json."""
     train, optimizer = recipe.train, recipe.optimizer
-    section = recipe.student if metadata.get("role") == "student" else recipe.teacher
-    versions = info.get("versions")
-    processes = info.get("world_size")
+    is_student = metadata.get("role") == "student"
+    section = recipe.student if is_student else recipe.teacher
+    processes, seconds = info.get("world_size"), mapping(info.get("result")).get("seconds")
+    argv, sha256 = info.get("argv"), info.get("teacher_sha256")
+    # A run that was resumed knows the time of its last part only.
+    whole = isinstance(argv, list) and not any("resume" in str(word) for word in argv)
+    # Of the teacher its recipe and its file's checksum; where it lay is private.
+    named = Path((recipe.teacher and recipe.teacher.recipe) or "").name
+    teacher = [named, f"sha256 {sha256}" if isinstance(sha256, str) else ""] if recipe.teacher else []
     rows = {
         "dataset": f"{recipe.data.dataset}, split {recipe.data.train_split}",
         "losses": " + ".join(f"{one.weight:g} {name}" for name, one in recipe.losses.items() if one.weight),
-        "teacher": _teacher(recipe, info) if metadata.get("role") == "student" else "",
+        "teacher": ", ".join(filter(None, teacher)) if is_student else "",
         "steps": f"{metadata.get('step', train.iterations)} of {train.iterations}, "
         f"{train.batch_size} crops of {recipe.data.crop[0]}x{recipe.data.crop[1]} each",
         "optimizer": f"{optimizer.name}, learning rate {optimizer.lr:g}, poly decay {optimizer.power:g}, "
@@ -162,36 +161,16 @@ def _training(recipe: Recipe, info: Mapping[str, Any], metadata: Mapping[str, An
         "average of the weights": f"EMA, decay {train.ema:g}" if train.ema else "",
         "seed": str(recipe.seed),
         "processes": f"{processes}, the first on {info.get('device')}" if isinstance(processes, int) else "",
-        "time": _time(info),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items())
-        if isinstance(versions, dict)
-        else "",
+        "time": f"{seconds:.0f} s" if whole and is_number(seconds) else "",
+        "versions": ", ".join(f"{name} {version}" for name, version in mapping(info.get("versions")).items()),
     }
     return {key: value for key, value in rows.items() if value}
-
-
-def _teacher(recipe: Recipe, info: Mapping[str, Any]) -> str:
-    """Its recipe and its file's sha256; where it lay is nobody's business."""
-    if recipe.teacher is None:
-        return ""
-    sha256 = info.get("teacher_sha256")
-    named = [Path(recipe.teacher.recipe or "").name, f"sha256 {sha256}" if isinstance(sha256, str) else ""]
-    return ", ".join(part for part in named if part)
-
-
-def _time(info: Mapping[str, Any]) -> str:
-    """How long it took; a run that was resumed knows its last part only."""
-    result, argv = info.get("result"), info.get("argv")
-    seconds = result.get("seconds") if isinstance(result, dict) else None
-    whole = isinstance(argv, list) and not any("resume" in str(word) for word in argv)
-    return f"{seconds:.0f} s" if whole and is_number(seconds) else ""
 
 
 def _limits(loaded: Loaded, metadata: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
     layout = DATASETS.get(str(metadata["dataset"]))
     licence = layout.licence if layout and layout.classes == loaded.classes else ""
-    stripped = metadata.get("stripped")
-    rounded = isinstance(stripped, dict) and stripped.get("weights") != "fp32"
+    rounded = mapping(metadata.get("stripped")).get("weights", "fp32") != "fp32"
     sentences = {
         "Every pixel gets one of the classes above, also one that shows none of them.": True,
         f"The images it was trained on have terms of their own. {licence}": licence,

@@ -1,7 +1,7 @@
-"""Who may speak for a checkpoint on its model card: the run that trained it, an evaluation of this very file.
+"""What a model card may cite: the run that trained a checkpoint, and an evaluation of this very file.
 
-A run's files count where their recipe's sha256 is the one that the checkpoint names, an evaluation where it
-names the checkpoint's. All of them may come from outside; what does not fit is refused or left out.
+A run counts if the sha256 of its recipe is the one that the checkpoint names, an evaluation if it names that
+of the checkpoint. All files may come from outside: what does not fit is refused or left out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hwdkit.checkpoints import foreign_json
+from hwdkit.commands.checkpoint.contents import mapping
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import DataError, HwdkitError
 from hwdkit.recipe.load import loads_resolved
@@ -59,17 +60,17 @@ def run_of(named: Path | None, beside: Path, recipe_sha256: object) -> tuple[Rec
         first = getattr(error, "strerror", None) or str(error).splitlines()[0]
         if named is not None:
             raise DataError(f"not the run of this checkpoint: {first}", where=str(run.recipe)) from error
-        log.warning("the card says nothing of the training: %s: %s", run.recipe, first)
+        log.warning("the card will not say how it was trained: %s: %s", run.recipe, first)
         return None, {}
-    same = isinstance(info, dict) and info.get("recipe_sha256") == recipe_sha256
-    return recipe, info if same else {}
+    info = mapping(info)
+    return recipe, info if info.get("recipe_sha256") == recipe_sha256 else {}
 
 
 def while_training(metadata: Mapping[str, Any], recipe: Recipe | None) -> Scores | None:
     """The metrics in a checkpoint's description; None without any."""
-    metrics = metadata.get("metrics")
-    means = _means(metrics) if isinstance(metrics, dict) else {}
-    if not means or not isinstance(metrics, dict):
+    metrics = mapping(metadata.get("metrics"))
+    means = _means(metrics)
+    if not means:
         return None
     split = recipe.data.val_split if recipe else ""
     where = f"{metadata['dataset']} {split}" if split else str(metadata["dataset"])
@@ -97,12 +98,14 @@ def evaluated(path: Path, digest: str) -> Scores:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(
-            "is no result of an evaluation",
+            "is not the result of an evaluation",
             where=str(path),
             hint="make one: hwdkit evaluate -c CHECKPOINT --json > evaluation.json",
         ) from error
     if of != digest:
-        raise DataError("was measured on another checkpoint", where=str(path), hint=f"this one is {digest}")
+        raise DataError(
+            "is an evaluation of another checkpoint", where=str(path), hint=f"this one is {digest}"
+        )
     return Scores(measured, means, per_class, split)
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself."""
+"""The description in a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,27 +9,33 @@ from typing import Any
 
 from rich.table import Table
 from rich.text import Text
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from hwdkit.checkpoints.files import file_digest, read_metadata, read_state_dict
-from hwdkit.engine.networks import NETWORK_FILES
+from hwdkit.engine.networks import network_in
 from hwdkit.errors import CheckpointError
 from hwdkit.models.segmenter import Segmenter
 from hwdkit.report.render import printable
 
 SHOWN = ("output_stride", "head_channels", "aux", "backbone_options")
-IMPORTED = ("from", "file", "sha256")
+KEYS = (
+    "network", "classes", "palette", "dataset", "role", "recipe", "step", "metrics", "imported", "stripped",
+    "recipe_sha256", "dataset_fingerprint", "format", "hwdkit",
+)  # fmt: skip
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint says of itself, without reading its weights.
+    """What a checkpoint says of itself; the weights are not read.
 
     Raises:
         CheckpointError: missing, damaged, or without hwdkit's description.
     """
-    path = _file_of(path)
-    metadata = read_metadata(path) if _is_safetensors(path) else {}
+    path = network_in(path) or path
+    try:
+        metadata = read_metadata(path)
+    except CheckpointError:
+        metadata = {}
     if not metadata:
         read_state_dict(path)  # a page, a pointer or a damaged file has a better complaint
         raise CheckpointError(
@@ -37,34 +43,33 @@ def inspect(path: Path) -> dict[str, Any]:
             where=str(path),
             hint="files of CIRKD, HWD, torchvision, mmseg and smp: hwdkit checkpoint import",
         )
-    sizes, kinds = _tensors(path)
-    known = ("network", "classes", "palette", "dataset", "role", "recipe", "step", "metrics")
-    network = metadata.get("network")
+    with safe_open(str(path), framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        sizes = {name: math.prod(one.get_shape()) for name, one in slices.items()}
+        types = sorted({str(one.get_dtype()) for one in slices.values()})
     return {
         "checkpoint": str(path),
         "sha256": file_digest(path),
         "bytes": path.stat().st_size,
-        **{key: metadata.get(key) for key in known},
-        **{key: metadata.get(key) for key in ("imported", "stripped")},
-        **{key: metadata.get(key) for key in ("recipe_sha256", "dataset_fingerprint", "format", "hwdkit")},
-        "input": network.get("input") if isinstance(network, dict) else None,
+        **{key: metadata.get(key) for key in KEYS},
+        "input": mapping(metadata.get("network")).get("input"),
         "tensors": len(sizes),
-        "types": kinds,
+        "types": types,
         "parameters": sum(size for name, size in sizes.items() if not name.endswith(BUFFERS)),
     }
 
 
 def render(result: dict[str, Any]) -> Table:
     """One line a fact; what a file does not say has no line."""
-    network = result["network"] if isinstance(result["network"], dict) else {}
+    network, contract, metrics = (mapping(result[key]) for key in ("network", "input", "metrics"))
+    stripped = mapping(result["stripped"])
     classes = result["classes"] if isinstance(result["classes"], list) else []
-    imported = result["imported"] if isinstance(result["imported"], dict) else {}
     facts = {
         "file": f"{result['checkpoint']}, {result['bytes'] / 2**20:.1f} MiB",
         "sha256": result["sha256"],
         "network": title(network),
         "options": ", ".join(f"{k}={v}" for k, v in network.items() if k in SHOWN and v is not None),
-        "input": _contract(result["input"]),
+        "input": ", ".join(f"{key} {value}" for key, value in contract.items()),
         "parameters": f"{result['parameters'] / 1e6:.2f} M in {result['tensors']} tensors, "
         + ", ".join(result["types"]),
         "dataset": result["dataset"],
@@ -72,9 +77,15 @@ def render(result: dict[str, Any]) -> Table:
         "role": result["role"],
         "recipe": result["recipe"],
         "step": result["step"],
-        "metrics": _metrics(result["metrics"]),
-        "imported": ", ".join(f"{key} {imported[key]}" for key in IMPORTED if key in imported),
-        "stripped": _stripped(result["stripped"]),
+        "metrics": ", ".join(
+            f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in metrics.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        ),
+        "imported": origin(result),
+        "stripped": f"weights {stripped.get('weights')}, auxiliary head {stripped.get('aux_head')}"
+        if stripped
+        else "",
         "written by": f"hwdkit {result['hwdkit']}, format {result['format']}",
     }
     table = Table.grid(padding=(0, 2))
@@ -84,28 +95,15 @@ def render(result: dict[str, Any]) -> Table:
     return table
 
 
-def _file_of(path: Path) -> Path:
-    """The file that is meant: a run directory stands for the network in it."""
-    if not path.is_dir():
-        return path
-    inside = [path / name for name in NETWORK_FILES]
-    return next((file for file in inside if file.is_file()), inside[0])
+def mapping(value: object) -> dict[str, Any]:
+    """What should be a mapping in a file's description; anything else is empty."""
+    return value if isinstance(value, dict) else {}
 
 
-def _is_safetensors(path: Path) -> bool:
-    try:
-        with safe_open(str(path), framework="pt"):
-            return True
-    except (SafetensorError, OSError):
-        return False
-
-
-def _tensors(path: Path) -> tuple[dict[str, int], list[str]]:
-    """The size of each tensor, and the types there are, from the file's header."""
-    with safe_open(str(path), framework="pt") as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        sizes = {name: math.prod(one.get_shape()) for name, one in slices.items()}
-        return sizes, sorted({str(one.get_dtype()) for one in slices.values()})
+def origin(metadata: Mapping[str, Any]) -> str:
+    """From which file of others a network was imported; nothing if it was not."""
+    imported = mapping(metadata.get("imported"))
+    return ", ".join(f"{key} {imported[key]}" for key in ("from", "file", "sha256") if key in imported)
 
 
 def parameters(model: Segmenter) -> int:
@@ -116,22 +114,3 @@ def parameters(model: Segmenter) -> int:
 def title(network: Mapping[str, Any]) -> str:
     """A network's spec as a few words; nothing if the file does not say."""
     return f"{network.get('head')} on {network.get('backbone')}" if network else ""
-
-
-def _contract(contract: Any) -> str:
-    if not isinstance(contract, dict):
-        return ""
-    return ", ".join(f"{key} {value}" for key, value in contract.items())
-
-
-def _stripped(stripped: Any) -> str:
-    if not isinstance(stripped, dict):
-        return ""
-    return f"weights {stripped.get('weights')}, auxiliary head {stripped.get('aux_head')}"
-
-
-def _metrics(metrics: Any) -> str:
-    if not isinstance(metrics, dict):
-        return ""
-    numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    return ", ".join(f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())

@@ -1,4 +1,4 @@
-"""Other people's weights become checkpoints that describe themselves."""
+"""Published weights become checkpoints that describe their network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from hwdkit.checkpoints.files import (
     replacing,
     save_model,
 )
-from hwdkit.checkpoints.mmseg_config import describe
 from hwdkit.checkpoints.renaming import Converted, has, without_module
 from hwdkit.commands.checkpoint import Import
 from hwdkit.commands.checkpoint.contents import parameters, title
@@ -55,7 +54,7 @@ def run(options: Import) -> dict[str, Any]:
     """
     if options.backbone_only and options.source not in BACKBONES:
         raise UsageError(
-            f"--backbone-only with --from {options.source}: there is nothing to rename",
+            f"--backbone-only with --from {options.source}: there is nothing to import",
             hint="timm's networks have the same names: set `pretrained:` to a file of timm or torchvision",
         )
     path = options.file
@@ -96,18 +95,16 @@ def _read(path: Path, source: str) -> Published:
     try:
         return read_published(path)
     except UnsafePickle as error:
-        if source != "mmseg":
-            raise
-        raise CheckpointError(
-            error.message, where=error.where, hint=mmseg.CLEAN.format(file=str(path))
-        ) from error
+        if source == "mmseg":
+            error.hint = mmseg.CLEAN.format(file=str(path))
+        raise
 
 
 def _converted(path: Path, published: Published, options: Import) -> Converted:
     weights = published.weights
     match options.source:
         case "mmseg":
-            return mmseg.network(weights, describe(published.beside))
+            return mmseg.network(weights, published.beside)
         case "smp":
             return smp.network(weights, smp.read_config(path), options.backbone)
         case "torchvision":
@@ -121,7 +118,7 @@ def _another_source(weights: Mapping[str, Tensor], source: str) -> str:
     names = without_module(weights)
     kind = next((kind for kind, key in TELLING_KEYS.items() if has(names, key)), None)
     same = kind in (None, "cirkd" if source == "hwd" else source)
-    return "" if same else f"its names are those of --from {kind}"
+    return "" if same else f"its tensors have the names of --from {kind}"
 
 
 def _import_network(path: Path, converted: Converted, options: Import) -> dict[str, Any]:
@@ -138,7 +135,7 @@ def _import_network(path: Path, converted: Converted, options: Import) -> dict[s
         "classes": list(layout.classes),
         "palette": [list(colour) for colour in layout.palette],
         "dataset": layout.name,
-        "dataset_fingerprint": None,  # of the images that it was trained on nothing is known
+        "dataset_fingerprint": None,  # the images that it was trained on are unknown
         "imported": source,
     }
     with replacing(options.out, new=True) as temporary:
@@ -189,7 +186,7 @@ def _built(converted: Converted, *, where: str) -> Segmenter:
         model = build(NetworkSpec.from_dict(converted.network))
     except (HwdkitError, ValueError, RuntimeError) as error:
         # The facts come from the file, so it is the file that is at fault.
-        raise CheckpointError(f"no network can be built of it: {error}", where=where) from error
+        raise CheckpointError(f"no network can be built from it: {error}", where=where) from error
     load_weights(model, converted.state, where=where)
     return model
 
@@ -198,7 +195,7 @@ def _require_classes(converted: Converted, layout: Layout) -> None:
     """The classifier has the dataset's classes, in its order where the file names them."""
     channels = converted.network["classes"]
     if channels != len(layout.classes):
-        fitting = [name for name, known in DATASETS.items() if len(known.classes) == channels]
+        fitting = [name for name, dataset in DATASETS.items() if len(dataset.classes) == channels]
         raise CheckpointError(
             f"its classifier has {channels} classes, dataset {layout.name} has {len(layout.classes)}",
             hint=f"{channels} classes: --dataset {' or '.join(fitting)}"
@@ -207,13 +204,13 @@ def _require_classes(converted: Converted, layout: Layout) -> None:
         )
     if converted.class_names and len(converted.class_names) != channels:
         raise CheckpointError(
-            f"it names {len(converted.class_names)} classes, and its classifier has {channels}",
-            hint="which output stands for which class cannot be known",
+            f"it names {len(converted.class_names)} classes, but its classifier has {channels}",
+            hint="it is unknown which output belongs to which class",
         )
-    for i, (name, known) in enumerate(zip(converted.class_names, layout.classes, strict=False)):
-        if _letters(name) != _letters(known):
+    for i, (name, expected) in enumerate(zip(converted.class_names, layout.classes, strict=False)):
+        if _letters(name) != _letters(expected):
             raise CheckpointError(
-                f"it names its class {i} {printable(name)!r}, dataset {layout.name} has {known!r} there",
+                f"it names its class {i} {printable(name)!r}, dataset {layout.name} has {expected!r} there",
                 hint="the network was trained on other classes, or in another order",
             )
 

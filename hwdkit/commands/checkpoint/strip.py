@@ -1,4 +1,4 @@
-"""A checkpoint for others, without what only training needs and where it ran."""
+"""A checkpoint for others: without the auxiliary head and without private paths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCAL_PATH = re.compile(r"(?<![\w.:/\\~])(?:file://|~)?(?:/|[A-Za-z]:[\\/]|\\\\)
 
 
 def run(options: Strip) -> dict[str, Any]:
-    """Write a checkpoint without auxiliary head and without private paths, and compare what it computes.
+    """Write a copy without auxiliary head and private paths, and compare the logits.
 
     Returns:
         JSON-able: both files with their sizes, what was left out, how the logits differ.
@@ -42,6 +42,9 @@ def run(options: Strip) -> dict[str, Any]:
         for name, tensor in whole.items()
         if name not in auxiliary
     }
+    aux_parameters = sum(
+        parameter.numel() for name, parameter in loaded.model.named_parameters() if name in auxiliary
+    )
     _require_range(state, loaded, options.dtype)
     facts, shortened = without_paths(loaded.metadata)
     facts["network"] |= {"aux": False, "input": loaded.model.contract.to_dict()}
@@ -61,8 +64,8 @@ def run(options: Strip) -> dict[str, Any]:
         "bytes_before": loaded.path.stat().st_size,
         "bytes": options.out.stat().st_size,
         "dtype": options.dtype,
-        "parameters": parameters(loaded.model) - _numbers(loaded, auxiliary),
-        "aux_parameters": _numbers(loaded, auxiliary),
+        "parameters": parameters(loaded.model) - aux_parameters,
+        "aux_parameters": aux_parameters,
         "shortened": shortened,
         "difference": difference,
     }
@@ -95,25 +98,23 @@ def without_paths(metadata: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def render(result: dict[str, Any]) -> str:
-    """The sizes, what was left out, and what that changes, for people."""
-    before, after = result["bytes_before"], result["bytes"]
+    """The sizes, what was left out, and how the logits changed."""
+    before, after, auxiliary = result["bytes_before"], result["bytes"], result["aux_parameters"]
     lines = [
-        f"{result['written']}: {_mib(after)}, was {_mib(before)} ({100 * (after / before - 1):+.0f} %)",
-        f"auxiliary head: {result['aux_parameters']:,} parameters left out"
-        if result["aux_parameters"]
-        else "auxiliary head: it has none",
+        f"{result['written']}: {after / 2**20:.2f} MiB, was {before / 2**20:.2f} MiB "
+        f"({100 * (after / before - 1):+.0f} %)",
+        f"auxiliary head: {f'{auxiliary:,} parameters left out' if auxiliary else 'it has none'}",
     ]
     if result["shortened"]:
         lines.append(f"paths of this machine cut to their last name: {', '.join(result['shortened'])}")
     difference = result["difference"]
-    if result["dtype"] == "fp32":
-        lines.append("logits: the same, bit for bit")
-    else:
-        lines.append(
-            f"{result['dtype']} weights, float32 again when loaded: logits of a noisy image differ by "
-            f"{difference['logits']:.2g} at most ({100 * difference['relative']:.2g} % of the largest), "
-            f"{100 * difference['classes']:.2g} % of its pixels get another class"
-        )
+    lines.append(
+        "logits: the same, bit for bit"
+        if result["dtype"] == "fp32"
+        else f"{result['dtype']} weights, float32 again when loaded: logits of a noisy image differ by "
+        f"{difference['logits']:.2g} at most ({100 * difference['relative']:.2g} % of the largest), "
+        f"{100 * difference['classes']:.2g} % of its pixels get another class"
+    )
     return "\n".join(map(printable, lines))
 
 
@@ -122,9 +123,9 @@ def _require_range(state: dict[str, Tensor], loaded: Loaded, dtype: str) -> None
         require_finite(state, where=str(loaded.path))
     except CheckpointError as error:
         raise CheckpointError(
-            f"its weights are beyond what {dtype} can hold: {error.message}",
+            f"its weights are too large for {dtype}: {error.message}",
             where=str(loaded.path),
-            hint="--dtype bf16 has the range of fp32, and fewer digits",
+            hint="--dtype bf16 has the range of fp32, but fewer digits",
         ) from error
 
 
@@ -142,11 +143,6 @@ def _difference(before: Loaded, after: Loaded, dtype: str) -> dict[str, float]:
     return {"logits": apart, "relative": apart / float(old.abs().max().clamp_min(1e-30)), "classes": changed}
 
 
-def _numbers(loaded: Loaded, tensors: dict[str, Tensor]) -> int:
-    trained = dict(loaded.model.named_parameters())
-    return sum(tensor.numel() for name, tensor in tensors.items() if name in trained)
-
-
 def _is_path(text: str) -> bool:
     """Whether a whole text is an absolute path, blanks and all."""
     return re.match(r"/|~\w*/|file://", text) is not None or PureWindowsPath(text).is_absolute()
@@ -154,7 +150,3 @@ def _is_path(text: str) -> bool:
 
 def _last_name(path: str) -> str:
     return PurePosixPath(path.replace("\\", "/")).name
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:.2f} MiB"

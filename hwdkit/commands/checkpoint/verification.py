@@ -1,4 +1,4 @@
-"""Whether a checkpoint holds what it says: every number of it, and the logits of an image."""
+"""Whether a checkpoint is whole: all tensors fit and are finite, and so are the logits of an image."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def render(result: dict[str, Any]) -> str:
-    """One line: what was checked, and that it is right."""
+    """One line: what was checked."""
     return printable(
         f"{result['checkpoint']}: {result['network']}, {result['tensors']} tensors fit and are finite, "
         f"one image gives finite logits {'x'.join(map(str, result['logits']))}"

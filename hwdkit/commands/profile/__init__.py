@@ -16,9 +16,9 @@ from hwdkit.terminal.options import DATA, DataRoot, OneGpu
 
 @command(example="hwdkit profile -r ade20k-r18-hwd --input 512x512 --max-params 14M --latency")
 class Profile(Subjects):
-    """Count parameters and multiply-adds, three ways; measure latency, memory and training steps.
+    """Count parameters and multiply-adds in three ways; measure latency, memory and training steps.
 
-    Several recipes, checkpoints and backbones make one table: a shortlist against a budget.
+    Several recipes, checkpoints and backbones make one table, to choose a network for a budget.
     """
 
     size: Annotated[
@@ -44,7 +44,9 @@ class Profile(Subjects):
     ] = False
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Images a pass or step.", show_default="1; the recipe's with --train-step"),
+        typer.Option(
+            min=1, help="Images per pass or step.", show_default="1; the recipe's with --train-step"
+        ),
     ] = None
     warmup: Annotated[
         int | None,
@@ -86,19 +88,15 @@ class Profile(Subjects):
         if self.train_step and len(self.shapes()) > 1:
             raise UsageError("--train-step measures one --input")
         if not (self.timed or self.train_step):
-            refuse(
-                {
-                    "--batch": self.batch,
-                    "--warmup": self.warmup,
-                    "--iters": self.iterations,
-                    "--threads": self.threads,
-                },
-                "belongs to --latency and --train-step: multiply-adds are counted, of one image",
-            )
+            measuring = {
+                "--batch": self.batch, "--warmup": self.warmup,
+                "--iters": self.iterations, "--threads": self.threads,
+            }  # fmt: skip
+            refuse(measuring, "belongs to --latency and --train-step")
         if not self.timed:
             refuse({"--dtype": self.dtype}, "belongs to --latency; a training step has --set train.amp=…")
         self.shapes()
-        self.bounds()
+        self.limits()
         values.launch_plan(gpus=self.gpus)
 
     @property
@@ -106,10 +104,10 @@ class Profile(Subjects):
         return self.latency or self.max_latency_ms is not None
 
     def shapes(self) -> list[tuple[int, int]]:
-        """Height and width of the images, as far as they were typed."""
+        """Height and width of the images, if typed."""
         return [sizes.height_by_width("--input", text, least=32) for text in self.size or ()]
 
-    def bounds(self) -> budgets.Budgets:
+    def limits(self) -> dict[str, float]:
         return budgets.parse(self.max_params, self.max_gmacs, self.max_latency_ms)
 
     def run(self) -> Result:

@@ -4,46 +4,58 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from hwdkit.errors import GateError, UsageError
 
 SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9}
 
 
-@dataclass(frozen=True)
-class Budgets:
-    """What a network may cost at most; None = no bound.
+class Budget(NamedTuple):
+    """One kind of bound: where it is measured in a row of a profile, and how it is said."""
 
-    Attributes:
-        params: deployed parameters: without the auxiliary head.
-        macs: multiply-adds of one image that are executed, deployed.
-        latency_ms: median of a forward pass of the deployed network.
-    """
-
-    params: float | None = None
-    macs: float | None = None
-    latency_ms: float | None = None
+    option: str
+    measured: Callable[[Mapping[str, Any]], float]
+    unit: float
+    suffix: str
+    text: str
+    digits: int
 
 
-def parse(params: str | None, gmacs: str | None, latency_ms: float | None) -> Budgets:
+BUDGETS = {
+    "max_params": Budget(
+        "--max-params", lambda row: row["params_deployed"], 1e6, "M", "M deployed parameters", 3
+    ),
+    "max_macs": Budget("--max-gmacs", lambda row: row["macs_deployed"]["true"], 1e9, "", "GMACs deployed", 3),
+    "max_latency_ms": Budget(
+        "--max-latency-ms", lambda row: row["latency"]["median_ms"], 1.0, "", "ms median", 2
+    ),
+}
+
+
+def parse(params: str | None, gmacs: str | None, latency_ms: float | None) -> dict[str, float]:
     """Read --max-params 14M, --max-gmacs 70 (a bare number means G) and --max-latency-ms 20.
+
+    Returns:
+        Key of BUDGETS -> limit in parameters, multiply-adds or milliseconds, of those that are given.
 
     Raises:
         UsageError: no positive number, or a suffix that is not K, M or G.
     """
     if latency_ms is not None and not (math.isfinite(latency_ms) and latency_ms > 0):
         raise UsageError(f"--max-latency-ms: {latency_ms:g} is not a positive number of milliseconds")
-    return Budgets(
-        params=None if params is None else _number("--max-params", params, bare=1.0),
-        macs=None if gmacs is None else _number("--max-gmacs", gmacs, bare=SUFFIXES["G"]),
-        latency_ms=latency_ms,
-    )
+    limits = {
+        "max_params": _number("--max-params", params, bare=1.0),
+        "max_macs": _number("--max-gmacs", gmacs, bare=SUFFIXES["G"]),
+        "max_latency_ms": latency_ms,
+    }
+    return {budget: limit for budget, limit in limits.items() if limit is not None}
 
 
-def _number(option: str, text: str, *, bare: float) -> float:
+def _number(option: str, text: str | None, *, bare: float) -> float | None:
+    if text is None:
+        return None
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+)([KMG]?)", text.strip().upper())
     value = float(match[1]) * SUFFIXES.get(match[2], bare) if match else 0.0
     if not (math.isfinite(value) and value > 0):
@@ -51,8 +63,8 @@ def _number(option: str, text: str, *, bare: float) -> float:
     return value
 
 
-def verdicts(budgets: Budgets, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Hold every bound against every row of a profile.
+def verdicts(limits: Mapping[str, float], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Compare every row of a profile with every limit.
 
     Returns:
         JSON-able: {"budget", "network", "height", "width", "limit", "measured", "over", "met"}, where `over`
@@ -60,29 +72,16 @@ def verdicts(budgets: Budgets, rows: Iterable[Mapping[str, Any]]) -> list[dict[s
     """
     verdicts = []
     for row in rows:
-        latency = row["latency"]
-        measured = {
-            "max_params": (budgets.params, row["params_deployed"]),
-            "max_macs": (budgets.macs, row["macs_deployed"]["true"]),
-            "max_latency_ms": (budgets.latency_ms, latency and latency["median_ms"]),
-        }
-        verdicts += [
-            {
-                "budget": budget,
-                **{key: row[key] for key in ("network", "height", "width")},
-                "limit": limit,
-                "measured": value,
-                "over": value - limit,
-                "met": value <= limit,
-            }
-            for budget, (limit, value) in measured.items()
-            if limit is not None
-        ]
+        for budget, limit in limits.items():
+            measured = BUDGETS[budget].measured(row)
+            where = {key: row[key] for key in ("network", "height", "width")}
+            amounts = {"limit": limit, "measured": measured, "over": measured - limit}
+            verdicts.append({"budget": budget, **where, **amounts, "met": measured <= limit})
     return verdicts
 
 
 def gate(verdicts: Iterable[Mapping[str, Any]]) -> GateError | None:
-    """Return the GateError (exit 9) to raise when a bound is missed, naming every one."""
+    """The GateError (exit 9) of all missed bounds, or None."""
     missed = [sentence(verdict) for verdict in verdicts if not verdict["met"]]
     if not missed:
         return None
@@ -90,16 +89,11 @@ def gate(verdicts: Iterable[Mapping[str, Any]]) -> GateError | None:
 
 
 def sentence(verdict: Mapping[str, Any]) -> str:
-    """Say one verdict: what was measured, and how far above or below the bound it is."""
-    option, unit, what, digits = {
-        "max_params": ("--max-params", 1e6, "M deployed parameters", 3),
-        "max_macs": ("--max-gmacs", 1e9, "GMACs deployed", 3),
-        "max_latency_ms": ("--max-latency-ms", 1.0, "ms median", 2),
-    }[verdict["budget"]]
-    limit, measured, over = (verdict[key] / unit for key in ("limit", "measured", "over"))
-    suffix = {"max_params": "M", "max_macs": "", "max_latency_ms": ""}[verdict["budget"]]
-    side = "over" if over > 0 else "under"
+    """One verdict: what was measured, and how far above or below the bound it is."""
+    budget = BUDGETS[verdict["budget"]]
+    limit, measured, over = (verdict[key] / budget.unit for key in ("limit", "measured", "over"))
     return (
-        f"{verdict['network']} at {verdict['height']}x{verdict['width']}: {measured:.{digits}f} {what}, "
-        f"{abs(over):.3g} ({abs(over) / limit:.1%}) {side} {option} {limit:g}{suffix}"
+        f"{verdict['network']} at {verdict['height']}x{verdict['width']}: {measured:.{budget.digits}f} "
+        f"{budget.text}, {abs(over):.3g} ({abs(over) / limit:.1%}) {'over' if over > 0 else 'under'} "
+        f"{budget.option} {limit:g}{budget.suffix}"
     )

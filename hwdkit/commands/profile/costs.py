@@ -37,11 +37,6 @@ class Candidate(NamedTuple):
 def run(options: Profile, recipes: Sequence[Recipe], *, cpu: bool) -> dict[str, Any]:
     """Profile networks at every asked-for size; pretrained weights are not loaded, they change no cost.
 
-    Args:
-        options: what the command line says.
-        recipes: those that it names.
-        cpu: even if there is a GPU.
-
     Returns:
         {"counter", "dtype", "threads", "profiles": [...], "budgets": [...], "train_step"}: JSON-able, one
         profile a network and size, one budget a bound and profile; `train_step` None unless asked for.
@@ -81,7 +76,7 @@ def run(options: Profile, recipes: Sequence[Recipe], *, cpu: bool) -> dict[str, 
         "dtype": dtype,
         "threads": threads,
         "profiles": rows,
-        "budgets": budgets.verdicts(options.bounds(), bound),
+        "budgets": budgets.verdicts(options.limits(), bound),
         "train_step": step,
     }
 
@@ -137,51 +132,43 @@ def _of_recipe(recipe: Recipe, options: Profile, *, alone: bool) -> Iterator[Can
 def render(result: dict[str, Any]) -> Group:
     """One row a network and size; multiply-adds per image, with the auxiliary head as the papers count."""
     counter: str = result["counter"]
-    columns = ["network", "input", "params M", "deployed M"]
-    shown = ("torch", "thop", "paper") if counter == "all" else (counter,)
-    columns += [f"GMACs {name}" for name in shown]
-    if "torch" in shown:
-        columns.append("GMACs deployed")
+    counters = ("torch", "thop", "paper") if counter == "all" else (counter,)
     timed = any(row["latency"] for row in result["profiles"])
+    columns = ["network", "input", "params M", "deployed M", *(f"GMACs {name}" for name in counters)]
+    columns += ["GMACs deployed"] if "torch" in counters else []
     columns += ["median ms", "p95 ms", "images/s", "peak MiB"] if timed else []
-    table = Table(columns, ((row["network"], *_cells(row, shown)) for row in result["profiles"]))
     notes = [
         "GMACs = 1e9 multiply-adds of one image; FLOPs are twice that.",
         "deployed: without the auxiliary head. paper: the papers' counter, which ignores dilation.",
     ]
     if timed:
-        first = result["profiles"][0]
-        where = (
-            f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
-            if first["device"] == "cpu"
-            else torch.cuda.get_device_name()
-        )
+        first, threads = result["profiles"][0], result["threads"]
+        on_cpu = f"{threads} thread{'s' * (threads > 1)}"
+        where = on_cpu if first["device"] == "cpu" else torch.cuda.get_device_name()
         notes.append(
             f"Time of the deployed network, {result['dtype']}, batch {first['batch']}, {first['device']} "
             f"({where})."
         )
-    blocks: list[Any] = [table, *notes]
+    blocks: list[Any] = [Table(columns, (_cells(row, counters) for row in result["profiles"])), *notes]
     for verdict in result["budgets"]:
-        style = "" if verdict["met"] else "bold red"
-        word = "budget met" if verdict["met"] else "budget missed"
-        blocks.append(Text(f"{word}: {budgets.sentence(verdict)}", style=style))
+        word, style = ("met", "") if verdict["met"] else ("missed", "bold red")
+        blocks.append(Text(f"budget {word}: {budgets.sentence(verdict)}", style=style))
     if result["train_step"] is not None:
         blocks += ["", train_step.render(result["train_step"])]
     return Group(*blocks)
 
 
-def _cells(row: dict[str, Any], shown: tuple[str, ...]) -> list[str]:
-    cells = [
-        f"{row['height']}x{row['width']}",
-        f"{row['params'] / 1e6:.2f}",
-        f"{row['params_deployed'] / 1e6:.2f}",
-    ]
-    counts = {"torch": row["macs"]["true"], "thop": row["macs"]["thop"], "paper": row["macs"]["paper"]}
-    cells += ["n/a" if counts[name] is None else f"{counts[name] / 1e9:.2f}" for name in shown]
-    if "torch" in shown:
-        cells.append(f"{row['macs_deployed']['true'] / 1e9:.2f}")
-    if row["latency"]:
-        latency, memory = row["latency"], row["peak_memory_mib"]
+def _cells(row: dict[str, Any], counters: tuple[str, ...]) -> list[str]:
+    cells = [row["network"], f"{row['height']}x{row['width']}"]
+    cells += [f"{row[key] / 1e6:.2f}" for key in ("params", "params_deployed")]
+    cells += [_giga(row["macs"]["true" if name == "torch" else name]) for name in counters]
+    if "torch" in counters:
+        cells.append(_giga(row["macs_deployed"]["true"]))
+    if latency := row["latency"]:
         cells += [f"{latency['median_ms']:.1f}", f"{latency['p95_ms']:.1f}", f"{latency['images_per_s']:.2f}"]
-        cells.append("n/a" if memory is None else f"{memory:.0f}")
+        cells.append("n/a" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}")
     return cells
+
+
+def _giga(count: int | None) -> str:
+    return "n/a" if count is None else f"{count / 1e9:.2f}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @options
 class Subjects:
-    """Where the networks come from; at least one."""
+    """The options that name networks; at least one of them is needed."""
 
     recipe: Annotated[
         list[str] | None,
@@ -75,7 +75,7 @@ class Subjects:
             of_backbone = {"--head": self.head, "--output-stride": self.output_stride, "--aux": self.aux}
             refuse(of_backbone, "belongs to --backbone")
         elif self.classes is None:
-            raise UsageError("--backbone needs --classes: how many classes the network tells apart")
+            raise UsageError("--backbone needs --classes: the number of classes")
         if not self.recipe:
             refuse({"--set": self.overrides, "--role": self.role}, "belongs to --recipe")
         if not (self.recipe or self.backbone):
@@ -103,8 +103,8 @@ class Subjects:
 
         if self.output_stride not in (None, 8, 16, 32):
             raise UsageError(f"--output-stride: {self.output_stride} is not one of 8, 16, 32")
-        known = get_args(Network.model_fields["head"].annotation)
-        heads = [values.one_of("--head", head, known) for head in self.head or ["deeplabv3"]]
+        choices = get_args(Network.model_fields["head"].annotation)
+        heads = [values.one_of("--head", head, choices) for head in self.head or ["deeplabv3"]]
         shape = {"output_stride": self.output_stride or 8, "aux": self.aux is not False}
         return tuple(
             Network.model_validate({"backbone": backbone, "head": head, **shape})

@@ -23,17 +23,7 @@ BLOCKS = 16
 
 
 def run(recipe: Recipe, classes: int, *, device: torch.device, warmup: int, repeats: int) -> dict[str, Any]:
-    """Measure a step as the command that trains the recipe would take it.
-
-    Args:
-        recipe: its crop, batch, losses, optimizer and `train.amp` are used.
-        classes: C of networks and labels.
-        device: where.
-        warmup: steps before the clock starts.
-        repeats: timed steps.
-
-    Returns:
-        JSON-able: `TrainStep.to_dict` and what was measured.
+    """Measure a step as the command that trains the recipe would take it; JSON-able.
 
     Raises:
         RecipeError: its losses do not fit its networks.

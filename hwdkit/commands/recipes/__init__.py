@@ -16,14 +16,14 @@ group = subcommands("recipes", about=__doc__, example="hwdkit recipes list --dat
 
 @options
 class OfRecipe:
-    """What show and copy begin with."""
+    """The argument of show and copy."""
 
     name: Annotated[str, typer.Argument(help="A recipe's name or path.")]
 
 
 @command(group=group, example="hwdkit recipes list --dataset ade20k")
 class List:
-    """List the recipes that can be named: weights of their losses, published mIoU (* = measured here)."""
+    """List all recipes with the weights of their losses and the published mIoU (* = measured here)."""
 
     dataset: Annotated[KnownDataset | None, typer.Option(help="Only recipes for this dataset.")] = None
     method: Annotated[
@@ -40,7 +40,7 @@ class List:
 
 @command(group=group, example="hwdkit recipes show ade20k-r18-hwd --resolved")
 class Show(OfRecipe):
-    """Print a recipe's files, what it needs and what is known of it."""
+    """Print a recipe's files, what it needs and its published numbers."""
 
     resolved: Annotated[bool, typer.Option("--resolved", help="With all parts and defaults written out.")] = (
         False
@@ -94,6 +94,5 @@ class Schema:
         from hwdkit.recipe.json_schema import json_schema
         from hwdkit.terminal import console
 
-        console.write(
-            json.dumps(json_schema(), indent=2) + "\n"
-        )  # itself the document, with --json or without
+        # It is the document itself, with --json or without.
+        console.write(json.dumps(json_schema(), indent=2) + "\n")

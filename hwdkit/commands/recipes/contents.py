@@ -1,4 +1,4 @@
-"""What is in a recipe: its files as text, or all that it amounts to; and whether it is valid.
+"""What is in a recipe: its files as text, or the resolved recipe; and whether it is valid.
 
 No torch: an editor or a pre-commit hook may call these on every save.
 """
@@ -17,10 +17,10 @@ from hwdkit.recipe.published import Published, published
 
 
 def show(name_or_path: str, *, resolved: bool = False, overrides: Sequence[str] = ()) -> str:
-    """What a recipe needs and what is known of it, then its files; or with `resolved` all that it amounts to.
+    """What a recipe needs, its numbers and its files; or with `resolved` the complete recipe.
 
     Raises:
-        RecipeError: not found or not valid; or overrides without `resolved`, which nothing would show.
+        RecipeError: not found or not valid; or overrides without `resolved`.
     """
     if resolved:
         return dump(load(name_or_path, overrides=overrides))
@@ -66,16 +66,16 @@ def of_recipe(name_or_path: str, *, overrides: Sequence[str] = ()) -> dict[str, 
 
 def _header(data: dict[str, Any]) -> list[str]:
     """Command, needs, hardware, runtime and mIoU, one or more lines each."""
-    known = Published.model_validate(data["published"])
-    number = known.reported or "no published number for this setting"
-    measured = f"measured here: {known.measured}" if known.measured else "not measured here"
+    record = Published.model_validate(data["published"])
+    number = record.reported or "no published number for this setting"
+    measured = f"measured here: {record.measured}" if record.measured else "not measured here"
     fields = {
         "Files": data["files"],
         "Command": [data["command"]],
         "Needs": data["needs"],
-        "Hardware": [known.hardware],
-        "Runtime": [known.runtime],
-        "mIoU": [f"{number}; {measured}", known.note],
+        "Hardware": [record.hardware],
+        "Runtime": [record.runtime],
+        "mIoU": [f"{number}; {measured}", record.note],
     }
     lines = [data["recipe"]["summary"]] if data["recipe"]["summary"] else []
     for label, values in fields.items():
@@ -93,24 +93,21 @@ def validate(names_or_paths: Iterable[str]) -> list[dict[str, str]]:
     Raises:
         RecipeError: every fault of every file, one a line.
     """
-    valid, faults, broken = [], dict[str, None](), 0
+    valid, faults, broken = [], dict[str, None](), 0  # a fault of a part counts once for all its recipes
     for name_or_path in names_or_paths:
         try:
             recipes = dict(recipes_of(name_or_path))
+            if not recipes:
+                faults[f"{name_or_path}: no recipes in this folder"] = None
         except RecipeError as error:
-            faults[str(error)] = None
+            faults[str(error)], recipes = None, {}
             broken += 1
-            continue
-        if not recipes:
-            faults[f"{name_or_path}: no recipes in this folder"] = None
         for name, files in recipes.items():
             try:
-                recipe = load_files(files, name=name)
+                valid.append({"name": load_files(files, name=name).name, "path": shown(files[0])})
             except RecipeError as error:
-                faults[str(error)] = None  # a part's fault is one, however many recipes have the part
+                faults[str(error)] = None
                 broken += 1
-            else:
-                valid.append({"name": recipe.name, "path": shown(files[0])})
     if faults:
         raise RecipeError("\n".join(faults), hint=f"{broken} not valid, {len(valid)} valid." if valid else "")
     return valid

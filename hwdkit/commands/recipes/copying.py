@@ -38,9 +38,8 @@ def copy(name_or_path: str, dest: Path, *, resolved: bool = False) -> list[Path]
         contents = {target: sources[0].read_bytes()}
         for base in _bases_beside(sources[0]):
             contents[target.parent / base.name] = base.read_bytes()
-    for path in contents:
-        paths.require_writable("DESTINATION", path.parent, path=path)
     for path, content in contents.items():
+        paths.require_writable("DESTINATION", path.parent, path=path)
         shared = path != target and path.is_file() and path.read_bytes() == content
         if path.exists() and not shared:
             raise RecipeError("exists already", where=str(path), hint="Choose another destination.")

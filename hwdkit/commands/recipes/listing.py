@@ -8,7 +8,6 @@ from hwdkit.errors import HwdkitError, UsageError
 from hwdkit.recipe.find import available, did_you_mean, find, shown
 from hwdkit.recipe.load import load
 from hwdkit.recipe.published import published
-from hwdkit.recipe.schema import Network
 from hwdkit.report.table import Column, Table
 
 
@@ -16,8 +15,8 @@ def list_recipes() -> list[dict[str, Any]]:
     """One row a recipe that can be named.
 
     Keys: name, path, files, dataset, network, losses, miou (published, percent), measured, summary, error.
-    Sorted by dataset, then by name. A broken file in ./recipes fills `error` with its first complaint rather
-    than hiding all the others.
+    Sorted by dataset, then by name. A broken file in ./recipes has a row too: its first
+    complaint is in `error`.
     """
     return sorted(map(_row, available()), key=lambda row: (row["dataset"], row["name"]))
 
@@ -31,11 +30,11 @@ def only(
         UsageError: no recipe of any dataset is named so; lists the methods that there are.
     """
     if method is not None and not any(row["name"].endswith(f"-{method}") for row in rows):
-        known = sorted({row["name"].split("-", 2)[2] for row in rows if row["name"].count("-") >= 2})
+        methods = sorted({row["name"].split("-", 2)[2] for row in rows if row["name"].count("-") >= 2})
         raise UsageError(
-            f"no recipe is named ...-{method}.{did_you_mean(method, known)}",
+            f"no recipe is named ...-{method}.{did_you_mean(method, methods)}",
             where="--method",
-            hint=f"Known: {', '.join(known)}.",
+            hint=f"Known: {', '.join(methods)}.",
         )
     return [
         row
@@ -45,7 +44,7 @@ def only(
 
 
 def render(rows: list[dict[str, Any]]) -> Table:
-    """The rows of `list_recipes` as a table for the terminal; dataset and network stand in the summary."""
+    """The rows of `list_recipes` for the terminal; a measured mIoU, where none is published, has a star."""
     columns = [
         Column("recipe", left=True, whole=True),
         Column("losses", left=True),
@@ -54,45 +53,35 @@ def render(rows: list[dict[str, Any]]) -> Table:
     ]
     cells = []
     for row in rows:
-        about = f"not valid: {row['error']}" if row.get("error") else row["summary"]
-        cells.append((row["name"], row["losses"], _number(row["miou"], row["measured"]), about))
+        miou = "" if row["miou"] is None else f"{row['miou']:.2f}"
+        if not miou and row["measured"]:
+            miou = f"{row['measured']['miou']:.2f}*"
+        about = f"not valid: {row['error']}" if row["error"] else row["summary"]
+        cells.append((row["name"], row["losses"], miou, about))
     return Table(columns, cells)
 
 
 def _row(name: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "path": "", "files": []}
-    blank = {"dataset": "", "network": "", "losses": "", "miou": None, "measured": None, "summary": ""}
+    row: dict[str, Any] = {
+        "name": name, "path": "", "files": [], "dataset": "", "network": "", "losses": "",
+        "miou": None, "measured": None, "summary": "", "error": None,
+    }  # fmt: skip
     try:
-        row["files"] = [shown(path) for path in find(name)]
-        row["path"] = row["files"][0]
-        recipe, known = load(name), published(name)
+        files = [shown(path) for path in find(name)]
+        row |= {"files": files, "path": files[0]}
+        recipe, record = load(name), published(name)
     except HwdkitError as error:
-        return {**row, **blank, "error": str(error).splitlines()[0]}
-    network = recipe.student or recipe.teacher
-    assert network is not None  # the schema wants something to train
-    return {
-        **row,
+        return row | {"error": str(error).splitlines()[0]}
+    backbone = (recipe.network.backbone or "").partition(".")[0]  # without the tag of its weights
+    terms = {name: loss.weight for name, loss in recipe.losses.items() if loss.weight}
+    return row | {
         "dataset": recipe.data.dataset,
-        "network": _network(network),
-        "losses": " + ".join(_term(name, loss.weight) for name, loss in recipe.losses.items() if loss.weight),
-        "miou": known.miou,
-        "measured": known.measured.model_dump() if known.measured else None,
+        "network": f"{recipe.network.head}-{backbone}",
+        "losses": " + ".join(
+            name if weight == 1 else f"{weight:g} {name}".replace("e-0", "e-")
+            for name, weight in terms.items()
+        ),
+        "miou": record.miou,
+        "measured": record.measured.model_dump() if record.measured else None,
         "summary": recipe.summary,
-        "error": None,
     }
-
-
-def _number(miou: float | None, measured: dict[str, Any] | None) -> str:
-    """The published mIoU; where there is none, the measured one with a star."""
-    if miou is None:
-        return f"{measured['miou']:.2f}*" if measured else ""
-    return f"{miou:.2f}"
-
-
-def _network(network: Network) -> str:
-    backbone = (network.backbone or "").partition(".")[0]  # without the tag of its weights
-    return f"{network.head}-{backbone}"
-
-
-def _term(name: str, weight: float) -> str:
-    return name if weight == 1 else f"{weight:g} {name}".replace("e-0", "e-")

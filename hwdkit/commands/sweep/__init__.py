@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     "--reference cwd=ade20k-r18-cwd"
 )
 class Sweep:
-    """Run a recipe under every combination of settings and seeds: what is missing is run, all is summarised.
+    """Run a recipe under every combination of settings and seeds, and summarise all runs.
 
-    Every run is an ordinary one in its own folder. A sweep that was stopped goes on with the same command;
-    cells and seeds may be added. Exit code 7: some runs diverged; 75 and 130: stopped, all is saved.
+    Every run has its own run directory. The same command continues a sweep that was stopped; cells and seeds
+    may be added. Exit code 7: some runs diverged; 75 and 130: stopped, all is saved.
     """
 
     recipe: MaybeRecipe = None
@@ -40,7 +40,7 @@ class Sweep:
     ] = None
     overrides: Set = None
     baseline: Annotated[
-        str | None, typer.Option(metavar="RECIPE", help="Also run this one; deltas are against it.")
+        str | None, typer.Option(metavar="RECIPE", help="Also run this one; differences are to it.")
     ] = None
     reference: Annotated[
         list[str] | None,
@@ -80,7 +80,7 @@ class Sweep:
         typer.Option("--format", help="png | svg | pdf: of the figure; may be repeated.", show_default="png"),
     ] = None
     emit_commands: Annotated[
-        bool, typer.Option("--emit-commands", help="Print one command a missing run, and run nothing.")
+        bool, typer.Option("--emit-commands", help="Print one command for each missing run, and run nothing.")
     ] = False
     summary_only: Annotated[
         bool, typer.Option("--summary-only", help="Only write the summary of the sweep in --out again.")
@@ -98,14 +98,20 @@ class Sweep:
         values.seconds(self.max_time)
         self.forms()
         if self.summary_only:
-            self._require_out_alone()
+            of_a_plan = {
+                "--recipe": self.recipe, "--grid": self.grid, "--seeds": self.seeds, "--set": self.overrides,
+                "--baseline": self.baseline, "--reference": self.reference, "--teacher": self.teacher,
+                "--jobs": self.jobs, "--max-time": self.max_time,
+            }  # fmt: skip
+            if self.out is None or any(of_a_plan.values()):
+                raise UsageError(f"--summary-only needs --out, and none of {', '.join(of_a_plan)}")
         elif self.recipe is None:
             raise UsageError("--recipe is missing: what is to be swept")
         elif not self.grid and self.seeds is None:
             raise UsageError("nothing to sweep: give --grid KEY=VALUE,…, or --seeds 0,1,2, or both")
 
     def forms(self) -> tuple[Form, ...]:
-        """In which the figure is drawn."""
+        """The file formats of the figure."""
         return tuple(
             values.one_of("--format", form, ("png", "svg", "pdf")) for form in self.formats or ["png"]
         )
@@ -144,15 +150,3 @@ class Sweep:
             listed = visit.listed(self, plan, out)
             return Result(listed, lambda: visit.render_listed(listed))
         return visit.run(self, plan, out)
-
-    def _require_out_alone(self) -> None:
-        of_a_plan = {
-            "--recipe": self.recipe, "--grid": self.grid, "--seeds": self.seeds, "--set": self.overrides,
-            "--baseline": self.baseline, "--reference": self.reference, "--teacher": self.teacher,
-            "--jobs": self.jobs, "--max-time": self.max_time,
-        }  # fmt: skip
-        if self.out is None or any(of_a_plan.values()):
-            none_of = ", ".join(of_a_plan)
-            raise UsageError(
-                f"--summary-only reads all it needs from --out: give that, and none of {none_of}"
-            )

@@ -1,4 +1,4 @@
-"""The words of `hwdkit sweep`: grids, seeds and references as typed, and the folder names that come of them.
+"""The words of `hwdkit sweep`: grids, seeds and references as typed, and the folder names made from them.
 
 No torch here.
 """
@@ -9,9 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
-import yaml
+from typing import Any
 
 from hwdkit.errors import RecipeError, UsageError
 from hwdkit.recipe.written import parse
@@ -23,40 +21,39 @@ AS_IT_IS = "as-it-is"
 _LONGEST_VALUE, _LONGEST_NAME = 40, 150
 
 
-class Axis(NamedTuple):
-    """One --grid option: a dotted key of the recipe and its values as they were typed."""
-
-    key: str
-    values: tuple[str, ...]
-
-
-def axes(options: Sequence[str]) -> tuple[Axis, ...]:
-    """--grid KEY=V1,V2,… as typed; commas inside brackets and quotes belong to a value.
+def axes(options: Sequence[str]) -> dict[str, list[Any]]:
+    """--grid KEY=V1,V2,… as key -> values; commas inside brackets and quotes belong to a value.
 
     Raises:
         UsageError: not that form, a key or a value given twice, or the key that --seeds is for.
     """
-    axes: dict[str, Axis] = {}
+    axes: dict[str, list[Any]] = {}
     for option in options:
         key, equals, text = (part.strip() for part in option.partition("="))
         if not (equals and text and all(key.split("."))):
             raise UsageError(f"--grid: {option!r} is not KEY=VALUE,VALUE,… with a dotted key of the recipe")
         if key == "seed":
-            raise UsageError("--grid seed: a seed is no setting; use --seeds, so that means are over seeds")
+            raise UsageError("--grid seed: use --seeds, so that means are over seeds")
         if key in axes:
             raise UsageError(f"--grid: {key} is given twice; put all its values into one --grid")
-        axes[key] = Axis(key, _split(key, text))
-        same = [_canonical(value(key, text)) for text in axes[key].values]
-        if len(set(same)) < len(same):
+        try:
+            written = None if text.endswith(",") else parse(f"[{text}]", file="--grid")
+        except RecipeError:
+            written = None
+        values = written.plain() if written else None
+        if not isinstance(values, list) or not values:
+            raise UsageError(f"--grid {key}: {text!r} has an empty value, or an open bracket or quote")
+        axes[key] = values
+        if len(set(map(_canonical, values))) < len(values):
             raise UsageError(f"--grid {key}: a value is given twice")
-    return tuple(axes.values())
+    return axes
 
 
 def seeds(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
         raise UsageError(f"--seeds: {text!r} is not a list of whole numbers such as 0,1,2")
-    numbers = tuple(int(part) for part in parts)
+    numbers = tuple(map(int, parts))
     if len(set(numbers)) < len(numbers):
         raise UsageError(f"--seeds: {text!r} names a seed twice")
     return numbers
@@ -75,13 +72,14 @@ def references(options: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def value(key: str, text: str) -> Any:
-    """A value as --set reads it."""
-    try:
-        written = parse(text, file=f"--grid {key}={text}")
-    except RecipeError as error:
-        raise RecipeError(error.message, where=f"--grid {key}={text}") from None
-    return written.plain() if written else None
+def folder_name(values: Mapping[str, Any]) -> str:
+    """beta=0.1,mu=-1: the last part of each key, or the whole key where two would look alike."""
+    last = [key.rpartition(".")[2] for key in values]
+    names = last if len(set(last)) == len(last) else values
+    folder = ",".join(
+        f"{_safe(name)}={_value(value)}" for name, value in zip(names, values.values(), strict=True)
+    )
+    return folder if len(folder) <= _LONGEST_NAME else f"{folder[:_LONGEST_NAME]}-{_hash(folder)}"
 
 
 def _canonical(value: Any) -> str:
@@ -91,42 +89,17 @@ def _canonical(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def folder_name(values: Mapping[str, Any]) -> str:
-    """beta=0.1,mu=-1: the last part of each key, or the whole key where two would look alike."""
-    last = [key.rpartition(".")[2] for key in values]
-    names = map(_safe, last if len(set(last)) == len(last) else values)
-    folder = ",".join(
-        f"{name}={_safe_value(value)}" for name, value in zip(names, values.values(), strict=True)
-    )
-    return folder if len(folder) <= _LONGEST_NAME else f"{folder[:_LONGEST_NAME]}-{_hash(folder)}"
-
-
-def _safe_value(value: Any) -> str:
+def _value(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
         return "x".join(map(_canonical, value))
     return _safe(_canonical(value))
 
 
 def _safe(text: str) -> str:
-    """A part of a folder's name; what had to be changed is told apart by a hash."""
+    """A part of a folder's name; a hash keeps apart what had to be changed."""
     plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", text)[:_LONGEST_VALUE]
-    if plain == text:
-        return plain
-    return f"{plain.strip('-')}-{_hash(text)}".lstrip("-")
+    return plain if plain == text else f"{plain.strip('-')}-{_hash(text)}".lstrip("-")
 
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:6]
-
-
-def _split(key: str, text: str) -> tuple[str, ...]:
-    """The values as they were typed: commas inside brackets and quotes belong to one."""
-    listed = f"[{text}]"
-    try:
-        node = yaml.compose(listed, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError):
-        node = None
-    nodes = node.value if isinstance(node, yaml.SequenceNode) else []
-    if not nodes or text.rstrip().endswith(","):
-        raise UsageError(f"--grid {key}: {text!r} has an empty value, or an open bracket or quote")
-    return tuple(listed[node.start_mark.index : node.end_mark.index].strip() for node in nodes)

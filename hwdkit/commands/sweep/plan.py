@@ -11,9 +11,9 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from hwdkit.commands.sweep.grid import AS_IT_IS, GRID, Axis, folder_name, value
+from hwdkit.commands.sweep.grid import AS_IT_IS, GRID, folder_name
 from hwdkit.errors import RecipeError, UsageError
-from hwdkit.recipe.load import load
+from hwdkit.recipe.load import in_line, load
 from hwdkit.recipe.schema import Recipe
 from hwdkit.recipe.section import Section
 
@@ -24,7 +24,9 @@ class Cell(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", description="its folder in the sweep's")
     line: str = Field(description="`grid`, `baseline`, or the name of a reference")
     values: dict[str, Any] = Field(description="grid key -> value; empty outside the grid")
-    teacher_sha256: str | None = Field(None, description="of the file that its recipe names as the teacher")
+    teacher_sha256: str | None = Field(
+        default=None, description="of the file that its recipe names as the teacher"
+    )
     recipe: Recipe = Field(description="complete but for the seed, which is 0")
 
     def with_recipe(self, recipe: Recipe, **changes: str) -> Self:
@@ -67,7 +69,7 @@ class Plan(Section):
 
 def planned(
     recipe: str,
-    grid: Sequence[Axis],
+    grid: Mapping[str, Sequence[Any]],
     *,
     overrides: Sequence[str],
     seeds: Sequence[int] | None,
@@ -77,7 +79,7 @@ def planned(
 
     Args:
         recipe: name or path.
-        grid: what varies.
+        grid: key -> the values that vary.
         overrides: --set options. Those of `losses` and `teacher` are not for `lines`, which have their own.
         seeds: of every cell; None is the recipe's own.
         lines: name -> recipe of the baseline and the references.
@@ -86,11 +88,10 @@ def planned(
         RecipeError: a cell is not valid, with the key; or a line is on another dataset.
         UsageError: a key is in --set and in --grid, or two cells would share a folder.
     """
-    keys = tuple(axis.key for axis in grid)
     keys_set = {option.partition("=")[0].strip() for option in overrides}
     if "seed" in keys_set:
         raise UsageError("--set seed: use --seeds")
-    if both := sorted(keys_set & set(keys)):
+    if both := sorted(keys_set & grid.keys()):
         raise UsageError(f"{both[0]} is in --set and in --grid")
     cells = _grid(recipe, grid, overrides)
     general = [option for option in overrides if not option.strip().startswith(("losses", "teacher"))]
@@ -108,20 +109,20 @@ def planned(
     return Plan(
         recipe=first.name,
         command="distill" if first.student is not None else "train-teacher",
-        keys=keys,
+        keys=tuple(grid),
         seeds=tuple(seeds or (first.seed,)),
         cells=tuple(cell.with_recipe(cell.recipe.model_copy(update={"seed": 0})) for cell in cells),
     )
 
 
-def _grid(recipe: str, grid: Sequence[Axis], overrides: Sequence[str]) -> list[Cell]:
+def _grid(recipe: str, grid: Mapping[str, Sequence[Any]], overrides: Sequence[str]) -> list[Cell]:
     """One cell a combination, no two of them alike."""
     cells: dict[str, Cell] = {}
     names: dict[str, str] = {}
-    for texts in itertools.product(*(axis.values for axis in grid)):
-        pairs = {axis.key: text for axis, text in zip(grid, texts, strict=True)}
-        loaded = load(recipe, overrides=[*overrides, *(f"{key}={text}" for key, text in pairs.items())])
-        values = {key: value(key, text) for key, text in pairs.items()}
+    for combination in itertools.product(*grid.values()):
+        values = dict(zip(grid, combination, strict=True))
+        settings = [f"{key}={in_line(value)}" for key, value in values.items()]
+        loaded = load(recipe, overrides=[*overrides, *settings])
         cell = Cell(name=folder_name(values) or AS_IT_IS, line=GRID, values=values, recipe=loaded)
         if cell.name in cells:
             raise UsageError(f"two cells would share the folder {cell.name!r}")
