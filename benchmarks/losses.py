@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 import torch
 from measurement import RESULTS, begin, circumstances, keep, milliseconds, parser, slug, synchronise
-from torch import Tensor, nn
+from torch import Tensor
 
-from hwdkit.losses import LOSSES
+from hwdkit.losses import LOSSES, Loss
 from hwdkit.measure.memory import MIB, peak_bytes
 from hwdkit.types import IGNORE, SegOutput
 
@@ -40,7 +40,7 @@ class Case(NamedTuple):
     tap: str
     classes: int
     work: Callable[[], None]
-    loss: nn.Module
+    loss: Loss
 
 
 def main() -> None:
@@ -55,11 +55,11 @@ def main() -> None:
 
 def requested(arguments: argparse.Namespace) -> list[tuple[str, str, int]]:
     """(loss, tap, classes): every loss at every number of classes, then those of stage 4."""
-    wanted = [name for name in LOSSES if not arguments.only or name in arguments.only]
-    everything = [(name, usual_tap(name), classes) for classes in arguments.classes for name in wanted]
+    names = [name for name in LOSSES if not arguments.only or name in arguments.only]
+    everything = [(name, usual_tap(name), classes) for classes in arguments.classes for name in names]
     if arguments.quick:
         return everything
-    return everything + [(name, "stage4", arguments.classes[0]) for name in wanted if name in STAGE4]
+    return everything + [(name, "stage4", arguments.classes[0]) for name in names if name in STAGE4]
 
 
 def usual_tap(name: str) -> str:
@@ -74,14 +74,14 @@ def rows(name: str, tap: str, classes: int, arguments: argparse.Namespace) -> li
     work = forward_and_backward(loss, *inputs(tap, classes, arguments))
     work()
     cases = [Case(name, tap, classes, work, loss)]
-    if hasattr(loss, "update_critic"):
+    if loss.critic is not None:
         critic = critic_step(loss, torch.device(arguments.device))
         critic()
         cases.append(Case(f"{name}, critic", tap, classes, critic, loss))
     return cases
 
 
-def build(name: str, tap: str, classes: int) -> nn.Module:
+def build(name: str, tap: str, classes: int) -> Loss:
     """A loss with its defaults but for the tap, and what the networks decide."""
     student, teacher = CHANNELS.get(tap, (classes, classes))
     decided = {"tap": tap, "classes": classes, "student_channels": student, "teacher_channels": teacher}
@@ -113,7 +113,7 @@ def inputs(tap: str, classes: int, arguments: argparse.Namespace) -> tuple[SegOu
 
 
 def forward_and_backward(
-    loss: nn.Module, student: SegOutput, teacher: SegOutput, label: Tensor
+    loss: Loss, student: SegOutput, teacher: SegOutput, label: Tensor
 ) -> Callable[[], None]:
     """The loss alone. Gradients are given back at the end of every call, so that a peak includes them."""
     leaves = [student.logits, *student.taps.values(), *loss.parameters()]
@@ -127,11 +127,11 @@ def forward_and_backward(
     return work
 
 
-def critic_step(loss: nn.Module, device: torch.device) -> Callable[[], None]:
+def critic_step(loss: Loss, device: torch.device) -> Callable[[], None]:
     """The critic's own step on the maps that its loss saw last."""
 
     def work() -> None:
-        loss.update_critic(0.0)  # type: ignore[operator]
+        loss.update_critic(0.0)
         synchronise(device)
 
     return work

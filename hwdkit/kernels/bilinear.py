@@ -45,8 +45,8 @@ def neighbours(source: int, target: int, *, align_corners: bool) -> Neighbours:
 
 def largest_cell(source: int, target: int, *, align_corners: bool) -> int:
     """How many target positions may lie between two neighbours of the source, or outside of them all."""
-    pace = (source - 1) / max(1, target - 1) if align_corners else source / target
-    return max(1, math.ceil(1 / pace - 1e-6)) if pace else target
+    step = (source - 1) / max(1, target - 1) if align_corners else source / target
+    return max(1, math.ceil(1 / step - 1e-6)) if step else target
 
 
 def matrix(source: int, target: int, *, align_corners: bool, like: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import functools
 import torch
 from torch import Tensor
 
-from hwdkit.kernels.choice import triton_takes
+from hwdkit.kernels.choice import current_device, triton_takes
 from hwdkit.kernels.gradient import wants_gradient, with_gradient
 from hwdkit.kernels.weighting import DISTANCES, Divergence, Weigh, WeightNumbers
 
@@ -66,35 +66,22 @@ def weighted_channel_kl(
         )
     if budget is None:
         budget = CPU_BYTES if student.device.type == "cpu" else GPU_BYTES
-    wanted = wants_gradient(student)
-    with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
-        if triton_takes(student) and (weigh is None) == (numbers is None):
-            from hwdkit.kernels import triton_channel_kl  # triton is not everywhere
+    form = functools.partial(_value_and_gradient, weigh=weigh, budget=budget)
+    if triton_takes(student) and (weigh is None) == (numbers is None):
+        from hwdkit.kernels import triton_channel_kl  # triton is not everywhere
 
-            # Triton launches on the current device.
-            with torch.cuda.device_of(student):  # type: ignore[no-untyped-call]
-                value, gradient = triton_channel_kl.value_and_gradient(
-                    student,
-                    teacher,
-                    temperature=temperature,
-                    divergence=divergence,
-                    on_logits=on_logits,
-                    area=area,
-                    numbers=numbers,
-                    wanted=wanted,
-                )
-        else:
-            value, gradient = _value_and_gradient(
-                student,
-                teacher,
-                temperature=temperature,
-                weigh=weigh,
-                divergence=divergence,
-                on_logits=on_logits,
-                area=area,
-                budget=budget,
-                wanted=wanted,
-            )
+        form = functools.partial(triton_channel_kl.value_and_gradient, numbers=numbers)
+    needs_gradient = wants_gradient(student)
+    with torch.no_grad(), torch.autocast(student.device.type, enabled=False), current_device(student):
+        value, gradient = form(
+            student,
+            teacher,
+            temperature=temperature,
+            divergence=divergence,
+            on_logits=on_logits,
+            area=area,
+            needs_gradient=needs_gradient,
+        )
     return with_gradient(value, student, gradient)
 
 
@@ -108,14 +95,14 @@ def _value_and_gradient(
     on_logits: bool,
     area: Tensor | None,
     budget: int,
-    wanted: bool,
+    needs_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
     dtype = torch.promote_types(student.dtype, torch.float32)
     count, classes = student.shape[:2]
     row = max(1, student[:1, :1].numel() * torch.finfo(dtype).bits // 8)
     images = max(1, min(count, budget // (row * max(1, classes))))
     channels = classes if images > 1 else max(1, min(classes, budget // row))
-    gradient = student.new_empty(student.shape, dtype=dtype) if wanted else None
+    gradient = student.new_empty(student.shape, dtype=dtype) if needs_gradient else None
     share = 1 / max(1, count * classes)
     sums = []
     for first in range(0, count, images):
@@ -133,8 +120,9 @@ def _value_and_gradient(
                 measured.append(DISTANCES[divergence](difference).sum(-1))
             del p, q, room, difference  # before the next channels' maps are made
         kl = _joined(kls)
-        weight = torch.ones_like(kl)
-        if weigh is not None:
+        if weigh is None:
+            weight = torch.ones_like(kl)
+        else:
             far = kl if divergence == "kl" else _joined(measured)
             weight = weigh(far if area is None else far / area[part])
         sums.append((weight * kl).sum())

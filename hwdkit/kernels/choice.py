@@ -6,6 +6,7 @@ has not been seen to be faster is not the default.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -24,6 +25,14 @@ class _Chosen:
 def choose(kernels: Kernels) -> None:
     """Say for the whole process which kernels losses use where Triton's can be used."""
     _Chosen.kernels = kernels
+
+
+def current_device(maps: Tensor) -> AbstractContextManager[None]:
+    """Make the maps' GPU the current one, on which Triton launches; on a CPU nothing happens."""
+    if maps.device.type == "cpu":
+        return nullcontext()
+    current: AbstractContextManager[None] = torch.cuda.device_of(maps)  # type: ignore[no-untyped-call]
+    return current
 
 
 def triton_takes(maps: Tensor) -> bool:

@@ -21,7 +21,7 @@ def with_gradient(value: Tensor, source: Tensor, gradient: Tensor | None) -> Ten
         value: a scalar.
         source: what it was computed of; it is not kept.
         gradient: d value / d source, of the source's shape and at least float32; kept for the backward
-            pass, which scales it in place: nobody else may hold it. None: nobody wants it.
+            pass, which scales it in place: nobody else may hold it. None: it is not needed.
 
     Returns:
         The value, differentiable once in the source; with `create_graph` its backward pass raises a
@@ -29,8 +29,8 @@ def with_gradient(value: Tensor, source: Tensor, gradient: Tensor | None) -> Ten
     """
     if gradient is None:
         return value
-    known: Tensor = _Known.apply(source, value, gradient)
-    return known
+    differentiable: Tensor = _Precomputed.apply(source, value, gradient)
+    return differentiable
 
 
 # torch has no public name for this; without it every gradient is taken to be read again.
@@ -49,7 +49,7 @@ def _is_read_again(slope: Tensor) -> bool:
     return batched or _graph_is_retained()
 
 
-class _Known(torch.autograd.Function):
+class _Precomputed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, source: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         ctx.dtype = source.dtype

@@ -32,20 +32,9 @@ def takes(logits: Tensor, label: Tensor, *, align_corners: bool) -> bool:
 
 
 def value_and_gradient(
-    logits: Tensor, label: Tensor, *, align_corners: bool, ignore: int, wanted: bool
+    logits: Tensor, label: Tensor, *, align_corners: bool, ignore: int, needs_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """`upsampled_ce_sum` and its gradient in the logits.
-
-    Args:
-        logits: (N, C, h, w) float32 or half precision.
-        label: (N, H, W) integers within [0, C) or `ignore`; others make the loss NaN.
-        align_corners: how the maps are stretched.
-        ignore: the label that does not count.
-        wanted: whether the gradient is.
-
-    Returns:
-        A float32 scalar, and (N, C, h, w) float32 or None.
-    """
+    """`upsampled_ce_sum` and its gradient or None, both float32; a label that is no class makes them NaN."""
     (count, classes, height, width), (_, rows, columns) = logits.shape, label.shape
     most_rows = largest_cell(height, rows, align_corners=align_corners)
     most_columns = largest_cell(width, columns, align_corners=align_corners)
@@ -53,14 +42,14 @@ def value_and_gradient(
     grid = (count, height + 1, width + 1)
     near = logits.permute(0, 2, 3, 1).contiguous()  # the classes of a position lie together
     loss = logits.new_empty(grid, dtype=torch.float32)
-    parts = logits.new_empty((2, 2, *grid, classes) if wanted else 1, dtype=torch.float32)
+    parts = logits.new_empty((2, 2, *grid, classes) if needs_gradient else 1, dtype=torch.float32)
     _cell[grid](
         near, label.contiguous(), loss, parts, classes, height, width, rows, columns, most_columns, ignore,
-        align_corners=align_corners, wanted=wanted, pixels=pixels,
+        align_corners=align_corners, needs_gradient=needs_gradient, pixels=pixels,
         block=min(max(2, min(32, HELD // pixels)), triton.next_power_of_2(classes)),
         num_warps=4 if pixels <= 512 else 8,
     )  # fmt: skip
-    gradient = _joined(_joined(parts)).permute(0, 3, 1, 2) if wanted else None
+    gradient = _joined(_joined(parts)).permute(0, 3, 1, 2) if needs_gradient else None
     return loss.sum(), gradient
 
 
@@ -124,7 +113,7 @@ def _cell(
     most_columns,
     ignore,
     align_corners: tl.constexpr,
-    wanted: tl.constexpr,
+    needs_gradient: tl.constexpr,
     pixels: tl.constexpr,
     block: tl.constexpr,
 ):
@@ -138,8 +127,8 @@ def _cell(
     inside = inside & (column < _first(x + 1, width, columns, align_corners))
     below = _fraction(row, y, height, rows, align_corners)
     right = _fraction(column, x, width, columns, align_corners)
-    own = tl.load(label + (image * rows + row) * columns + column, mask=inside, other=ignore).to(tl.int32)
-    counted = inside & (own != ignore)
+    target = tl.load(label + (image * rows + row) * columns + column, mask=inside, other=ignore).to(tl.int32)
+    counted = inside & (target != ignore)
 
     top, bottom = tl.maximum(y - 1, 0), tl.minimum(y, height - 1)
     left, end = tl.maximum(x - 1, 0), tl.minimum(x, width - 1)
@@ -162,17 +151,17 @@ def _cell(
         mass = mass * tl.exp(peak - new) + tl.sum(tl.exp(score - new[:, None]), 1)
         peak = new
     lse = peak + tl.log(mass)
-    known = counted & (own >= 0) & (own < classes)
+    known = counted & (target >= 0) & (target < classes)
     nothing = float("nan")  # for a label that is no class, where torch's own operations raise
     chosen = (
-        w_tl * tl.load(top_left + own, mask=known, other=nothing).to(tl.float32)
-        + w_tr * tl.load(top_right + own, mask=known, other=nothing).to(tl.float32)
-        + w_bl * tl.load(bottom_left + own, mask=known, other=nothing).to(tl.float32)
-        + w_br * tl.load(bottom_right + own, mask=known, other=nothing).to(tl.float32)
+        w_tl * tl.load(top_left + target, mask=known, other=nothing).to(tl.float32)
+        + w_tr * tl.load(top_right + target, mask=known, other=nothing).to(tl.float32)
+        + w_bl * tl.load(bottom_left + target, mask=known, other=nothing).to(tl.float32)
+        + w_br * tl.load(bottom_right + target, mask=known, other=nothing).to(tl.float32)
     )
     cell = (image * (height + 1) + y) * (width + 1) + x
     tl.store(loss + cell, tl.sum(tl.where(counted, lse - chosen, 0.0), 0))
-    if wanted:
+    if needs_gradient:
         corner = tl.num_programs(0).to(tl.int64) * (height + 1) * (width + 1) * classes
         mine = parts + cell * classes
         for start in range(0, classes, block):
@@ -180,7 +169,7 @@ def _cell(
             score = _scores(
                 top_left, top_right, bottom_left, bottom_right, w_tl, w_tr, w_bl, w_br, c, classes
             )
-            slope = tl.exp(score - lse[:, None]) - (own[:, None] == c[None, :]).to(tl.float32)
+            slope = tl.exp(score - lse[:, None]) - (target[:, None] == c[None, :]).to(tl.float32)
             slope = tl.where(counted[:, None], slope, 0.0)
             real = c < classes
             tl.store(mine + c, tl.sum(slope * w_tl[:, None], 0), mask=real)

@@ -31,20 +31,9 @@ def value_and_gradient(
     on_logits: bool,
     area: Tensor | None,
     numbers: WeightNumbers | None,
-    wanted: bool,
+    needs_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """`weighted_channel_kl` and its gradient in the student, for maps that `choice.triton_takes`.
-
-    Args:
-        student, teacher: (N, C, h, w) logits, of one shape, on the current device.
-        temperature: tau > 0.
-        divergence, on_logits, area: see `weighted_channel_kl`.
-        numbers: how HWD weighs the channels; None: all weigh 1.
-        wanted: whether the gradient is.
-
-    Returns:
-        A float32 scalar, and (N, C, h, w) float32 or None.
-    """
+    """`weighted_channel_kl` of maps that `choice.triton_takes`, and its gradient or None; both float32."""
     count, classes, height, width = student.shape
     size = height * width
     s, t = student.contiguous(), teacher.contiguous()
@@ -66,7 +55,7 @@ def value_and_gradient(
             block=max(2, triton.next_power_of_2(classes)),
         )  # fmt: skip
     value = loss.sum() * (temperature**2 * share)
-    if not wanted:
+    if not needs_gradient:
         return value, None
     gradient = torch.empty(student.shape, dtype=torch.float32, device=student.device)
     _gradient[(count * classes, triton.cdiv(size, block))](
@@ -171,8 +160,8 @@ def _weights(
     mass = tl.exp(score - tl.max(score, 0))
     weight = classes * mass / tl.sum(mass, 0)
     tl.store(weight_out + image * classes + lane, weight, mask=real)
-    own = tl.load(kl + image * classes + lane, mask=real, other=0.0)
-    tl.store(loss_out + image, tl.sum(tl.where(real, weight * own, 0.0), 0))
+    row_kl = tl.load(kl + image * classes + lane, mask=real, other=0.0)
+    tl.store(loss_out + image, tl.sum(tl.where(real, weight * row_kl, 0.0), 0))
 
 
 @triton.jit

@@ -8,11 +8,13 @@ logits themselves.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from hwdkit.kernels.bilinear import matrix, span
-from hwdkit.kernels.choice import triton_takes
+from hwdkit.kernels.choice import current_device, triton_takes
 from hwdkit.kernels.gradient import wants_gradient, with_gradient
 
 CPU_BYTES = 2 * 2**20
@@ -49,42 +51,29 @@ def upsampled_ce_sum(
         raise ValueError(f"label must be (N, H, W) with the logits' N, not {shapes}")
     if budget is None:
         budget = CPU_BYTES if logits.device.type == "cpu" else GPU_BYTES
-    wanted = wants_gradient(logits)
-    with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
-        formed = _by_triton(logits, label, align_corners=align_corners, ignore=ignore, wanted=wanted)
-        if formed is None:
-            formed = _value_and_gradient(
-                logits, label, align_corners=align_corners, ignore=ignore, budget=budget, wanted=wanted
-            )
-    return with_gradient(formed[0], logits, formed[1])
+    form = functools.partial(_value_and_gradient, budget=budget)
+    if triton_takes(logits):
+        from hwdkit.kernels import triton_ce  # triton is not everywhere
 
-
-def _by_triton(
-    logits: Tensor, label: Tensor, *, align_corners: bool, ignore: int, wanted: bool
-) -> tuple[Tensor, Tensor | None] | None:
-    """None where Triton is not chosen, or does not take these maps."""
-    if not triton_takes(logits):
-        return None
-    from hwdkit.kernels import triton_ce  # triton is not everywhere
-
-    if not triton_ce.takes(logits, label, align_corners=align_corners):
-        return None
-    # Triton launches on the current device.
-    with torch.cuda.device_of(logits):  # type: ignore[no-untyped-call]
-        return triton_ce.value_and_gradient(
-            logits, label, align_corners=align_corners, ignore=ignore, wanted=wanted
+        if triton_ce.takes(logits, label, align_corners=align_corners):
+            form = functools.partial(triton_ce.value_and_gradient)
+    needs_gradient = wants_gradient(logits)
+    with torch.no_grad(), torch.autocast(logits.device.type, enabled=False), current_device(logits):
+        value, gradient = form(
+            logits, label, align_corners=align_corners, ignore=ignore, needs_gradient=needs_gradient
         )
+    return with_gradient(value, logits, gradient)
 
 
 def _value_and_gradient(
-    logits: Tensor, label: Tensor, *, align_corners: bool, ignore: int, budget: int, wanted: bool
+    logits: Tensor, label: Tensor, *, align_corners: bool, ignore: int, budget: int, needs_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
     dtype = torch.promote_types(logits.dtype, torch.float32)
     (count, classes, height, width), size = logits.shape, label.shape[-2:]
     like = logits.new_empty(0, dtype=dtype)
     down = matrix(height, size[0], align_corners=align_corners, like=like)
     across = matrix(width, size[1], align_corners=align_corners, like=like)
-    gradient = torch.empty_like(logits, dtype=dtype) if wanted else None
+    gradient = torch.empty_like(logits, dtype=dtype) if needs_gradient else None
     row = classes * size[1] * like.element_size()
     rows = max(1, min(size[0], budget // row))
     images = max(1, min(count, budget // (row * size[0])))
@@ -98,7 +87,7 @@ def _value_and_gradient(
             align_corners=align_corners,
             ignore=ignore,
             rows=rows,
-            wanted=wanted,
+            needs_gradient=needs_gradient,
         )
         total += loss
         if gradient is not None and slope is not None:
@@ -114,12 +103,12 @@ def _images(
     align_corners: bool,
     ignore: int,
     rows: int,
-    wanted: bool,
+    needs_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """The loss of a few images and its gradient in their logits, in strips of so many rows of the label."""
     down, across = resize
     wide = logits @ across.T  # (n, C, h, W)
-    back = torch.zeros_like(wide) if wanted else None
+    back = torch.zeros_like(wide) if needs_gradient else None
     total = logits.new_zeros(())
     for top in range(0, len(down), rows):
         strip = down[top : top + rows]
@@ -128,15 +117,15 @@ def _images(
         scores = strip @ wide[:, :, first:last]  # (n, C, rows, W)
         marked = label[:, None, top : top + rows]
         counted = marked != ignore
-        own = torch.where(counted, marked, 0)
+        target = torch.where(counted, marked, 0)
         peak = scores.amax(1, keepdim=True)
         scores -= peak
-        chosen = scores.gather(1, own)
+        chosen = scores.gather(1, target)
         mass = scores.exp_().sum(1, keepdim=True)
         total += torch.where(counted, mass.log() - chosen, 0.0).sum()
         if back is not None:
             # softmax - onehot, and 0 where the pixel does not count
             scores *= counted / mass
-            scores.scatter_(1, own, scores.gather(1, own) - counted.to(scores.dtype))
+            scores.scatter_(1, target, scores.gather(1, target) - counted.to(scores.dtype))
             back[:, :, first:last] += strip.T @ scores
     return total, None if back is None else back @ across

@@ -14,8 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwdkit.losses.features import FeatureLoss
-from hwdkit.losses.mgd import MaskedGeneration, checked_mask_ratio, random_mask, squared_error_per_image
+from hwdkit.losses.mgd import MaskedGeneration, random_mask, squared_error_per_image
+from hwdkit.losses.options import (
+    require_below_one,
+    require_choice,
+    require_not_negative,
+    require_positive,
+    require_whole,
+)
 from hwdkit.types import SegOutput
+
+Mask = Literal["random", "centre"]
 
 DIFFERENCES_AT_ONCE = 2**26
 """How many the gradient of distances may form at once: 256 MiB in float32."""
@@ -127,23 +136,15 @@ class AfDCD(FeatureLoss):
     code does not accept as written; they clip the gradient of this loss's parameters to 15.
 
     Args:
-        student_channels: of the student's tap.
-        teacher_channels: of the teacher's, a multiple of `groups`.
-        tap: the map that is compared.
-        teacher_tap: the teacher's, where it has another name.
-        feature_weight: share of the reconstruction; 0 leaves it out.
-        contrast_weight: share of the contrast; 0 leaves it out.
+        student_channels, teacher_channels, tap, teacher_tap: see `FeatureLoss`.
+        feature_weight, contrast_weight: 0 leaves the term out; they cannot both be 0.
         mask: "random" positions as in MGD, or the "centre" third of rows and columns.
         mask_ratio: expected share of positions that are zeroed; random only.
         pool: side and stride of the max-pooling before contrasting; windows at the border may be smaller
             (the authors' code drops what does not fill a window), so that no map is too small.
         patch: side of the patches that negatives come from, in pooled positions.
-        groups: groups of channels.
+        groups: groups of channels, 2 or more where there is a contrast; they divide teacher_channels.
         temperature: tau of the contrast.
-
-    Raises:
-        ValueError: an option out of range; groups do not divide teacher_channels; one group with a contrast,
-            which then has no negatives; both weights 0.
     """
 
     paper = (
@@ -160,7 +161,7 @@ class AfDCD(FeatureLoss):
         teacher_tap: str | None = None,
         feature_weight: float = 2e-6,
         contrast_weight: float = 0.005,
-        mask: Literal["random", "centre"] = "random",
+        mask: Mask = "random",
         mask_ratio: float = 0.75,
         pool: int = 4,
         patch: int = 4,
@@ -168,40 +169,24 @@ class AfDCD(FeatureLoss):
         temperature: float = 0.07,
     ) -> None:
         super().__init__(tap=tap, teacher_tap=teacher_tap, channels=(student_channels, teacher_channels))
-        if mask not in ("random", "centre"):
-            raise ValueError(f"mask must be random or centre, not {mask!r}")
-        for name, weight in (("feature_weight", feature_weight), ("contrast_weight", contrast_weight)):
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"{name} must be 0 or positive, not {weight}")
+        require_choice(Mask, mask=mask)
+        require_not_negative(feature_weight=feature_weight, contrast_weight=contrast_weight)
+        require_below_one(mask_ratio=mask_ratio)
+        require_whole(pool=pool, patch=patch, groups=groups)
+        require_positive(temperature=temperature)
         if feature_weight == contrast_weight == 0:
             raise ValueError("feature_weight and contrast_weight are both 0: there is nothing to learn")
-        for name, size in (("pool", pool), ("patch", patch), ("groups", groups)):
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be a whole number from 1 on, not {size}")
         if contrast_weight and teacher_channels % groups:
             raise ValueError(f"groups: {groups} do not divide the teacher's {teacher_channels} channels")
         if groups == 1 and contrast_weight:
-            raise ValueError(
-                "groups: 1 leaves nothing to contrast with; take 2 or more, or contrast_weight 0"
-            )
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+            raise ValueError("groups: 1 leaves nothing to contrast with; use 2 or more, or contrast_weight 0")
         self.feature_weight, self.contrast_weight = feature_weight, contrast_weight
-        self.mask, self.mask_ratio = mask, checked_mask_ratio(mask_ratio)
+        self.mask, self.mask_ratio = mask, mask_ratio
         self.pool, self.patch, self.groups, self.temperature = pool, patch, groups, temperature
         self.generate = MaskedGeneration(student_channels, teacher_channels)
 
     def masked_loss(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-        """The loss with a given mask.
-
-        Args:
-            student: F^S, (N, C_S, h, w).
-            teacher: F^T, (N, C_T, h, w).
-            mask: (N, 1, h, w) or (1, 1, h, w), 1 = kept.
-
-        Returns:
-            A scalar.
-        """
+        """The loss with a given mask, (N, 1, h, w) or (1, 1, h, w), 1 = kept."""
         generated = self.generate(student, mask)
         parts = []
         if self.feature_weight:
@@ -215,10 +200,8 @@ class AfDCD(FeatureLoss):
         return torch.stack(parts).sum()
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
-        mine, theirs = self.maps(student, teacher)
-        with torch.autocast(mine.device.type, enabled=False):
-            if self.mask == "random":
-                mask = random_mask(mine, mask_ratio=self.mask_ratio)
-            else:
-                mask = centre_mask(mine)
-            return self.masked_loss(mine, theirs, mask)
+        f_s, f_t = self.maps(student, teacher)
+        with torch.autocast(f_s.device.type, enabled=False):
+            random = self.mask == "random"
+            mask = random_mask(f_s, mask_ratio=self.mask_ratio) if random else centre_mask(f_s)
+            return self.masked_loss(f_s, f_t, mask)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hwdkit.losses.features import FeatureLoss
+from hwdkit.losses.options import require_positive
 from hwdkit.types import SegOutput
 
 
@@ -52,12 +51,8 @@ class AT(FeatureLoss):
     """Mean squared difference of attention maps; the numbers of channels may differ, nothing is projected.
 
     Args:
-        tap: the map that is compared.
-        teacher_tap: the teacher's, where it goes by another name; None = the same.
-        power: p > 0.
-
-    Raises:
-        ValueError: taps do not go together; power is not a positive number.
+        tap, teacher_tap: see `FeatureLoss`.
+        power: p > 0 of `attention_map`.
     """
 
     paper = (
@@ -67,8 +62,7 @@ class AT(FeatureLoss):
 
     def __init__(self, *, tap: str = "embedding", teacher_tap: str | None = None, power: float = 2.0) -> None:
         super().__init__(tap=tap, teacher_tap=teacher_tap)
-        if not 0 < power < math.inf:
-            raise ValueError(f"power must be positive, not {power}")
+        require_positive(power=power)
         self.power = power
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:

@@ -106,10 +106,10 @@ class Loss(nn.Module):
         Raises:
             ValueError: with both shapes.
         """
-        ours, theirs = student.logits.shape, teacher.logits.shape
-        if self.reads_logits and ours != theirs:
+        shape_s, shape_t = student.logits.shape, teacher.logits.shape
+        if self.reads_logits and shape_s != shape_t:
             raise ValueError(
-                f"student and teacher must have maps of one shape, not {tuple(ours)} and {tuple(theirs)}"
+                f"student and teacher must have maps of one shape, not {tuple(shape_s)} and {tuple(shape_t)}"
             )
 
     def update_critic(self, progress: float) -> Tensor:

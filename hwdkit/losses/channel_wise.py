@@ -5,22 +5,21 @@ Read `channel_wise`: all variants of the paper's Table 3 and of the authors' cod
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hwdkit.kernels.channel_kl import weighted_channel_kl
+from hwdkit.losses import features
 from hwdkit.losses.features import LOGITS, FeatureLoss, Projector
-from hwdkit.losses.features import projector as make_projector
+from hwdkit.losses.options import require_choice, require_positive
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
 
 Normalise = Literal["channel", "spatial", "channel_mean", "none"]
 Divergence = Literal["kl", "bhattacharyya", "l2"]
 
-_NORMALISE = ("channel", "spatial", "channel_mean", "none")
 _DISTRIBUTIONS = ("channel", "spatial")
 _ROW_PER_CHANNEL = ("channel", "channel_mean")
 
@@ -136,23 +135,19 @@ class CWD(FeatureLoss):
     divergence and normalise are the paper's Table 3 and the options of the authors' code:
 
     - l2 is their `mse`, which forces temperature 1: set it for their numbers.
-    - l2 with normalise none compares whole batches; theirs takes the first image only, still divided by N.
+    - l2 with normalise none compares whole batches; their code takes the first image only, and divides by N.
     - bhattacharyya is our definition, mean of -ln sum sqrt(p q): the paper gives no formula.
     - channel_mean and none are no distributions, and the temperature is no more than a factor 1/tau^2 there.
 
     Args:
-        student_channels: C_S of the student's map.
-        teacher_channels: C_T of the teacher's.
-        temperature: tau of the softmax.
-        tap, teacher_tap: see `FeatureLoss`; logits is the paper's CW_s, embedding its CW_f.
+        student_channels, teacher_channels, tap, teacher_tap: see `FeatureLoss`; the tap logits is the
+            paper's CW_s, embedding its CW_f.
+        temperature: tau > 0 of the softmax.
         normalise, divergence: see `channel_wise`.
         projector: see `hwdkit.losses.features.projector`; CIRKD has linear, HWD linear_bn_relu. The
             authors' code leaks 0.01 between batch norm and ReLU, which the ReLU undoes.
         official_divisor: divide by N*C_S where it should be N*C_T, as CIRKD's code does, which reads the
             number of channels before projecting. Without effect where a row is no channel.
-
-    Raises:
-        ValueError: an option is out of its range; or kl and bhattacharyya meet no distribution.
     """
 
     paper = "Shu et al. Channel-wise Knowledge Distillation for Dense Prediction. ICCV 2021."
@@ -171,12 +166,9 @@ class CWD(FeatureLoss):
         official_divisor: bool = False,
     ) -> None:
         super().__init__(tap=tap, teacher_tap=teacher_tap, channels=(student_channels, teacher_channels))
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be positive, not {temperature}")
-        if normalise not in _NORMALISE:
-            raise ValueError(f"normalise must be one of {', '.join(_NORMALISE)}, not {normalise!r}")
-        if divergence not in ("kl", "bhattacharyya", "l2"):
-            raise ValueError(f"divergence must be kl, bhattacharyya or l2, not {divergence!r}")
+        require_positive(temperature=temperature)
+        require_choice(Normalise, normalise=normalise)
+        require_choice(Divergence, divergence=divergence)
         if divergence != "l2" and normalise not in _DISTRIBUTIONS:
             raise ValueError(
                 f"divergence {divergence} compares distributions: it needs normalise channel or spatial, "
@@ -186,7 +178,7 @@ class CWD(FeatureLoss):
         self.normalise: Normalise = normalise
         self.divergence: Divergence = divergence
         self.official_divisor = official_divisor
-        self.projector = make_projector(projector, student_channels, teacher_channels)
+        self.projector = features.projector(projector, student_channels, teacher_channels)
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
         with torch.autocast(student.logits.device.type, enabled=False):

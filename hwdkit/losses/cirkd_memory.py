@@ -5,7 +5,6 @@ Read `CirkdMemory.relations`: it is one training step. What happens inside the q
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from hwdkit.distributed import gather_over_ranks, mean_over_ranks, world_size
 from hwdkit.losses.cirkd_minibatch import as_rows, relation_kl
 from hwdkit.losses.features import FeatureLoss
 from hwdkit.losses.labels import class_ids, members, small_label
+from hwdkit.losses.options import require_not_negative, require_positive, require_whole
 from hwdkit.losses.queues import draw_positions, enqueue, pixel_keys, region_keys, sample
 from hwdkit.losses.similarity import unit_channels
 from hwdkit.types import SegOutput
@@ -71,9 +71,8 @@ class CirkdMemory(FeatureLoss):
 
     Args:
         classes: C.
-        student_channels, teacher_channels: D_S and D_T, of the tap.
-        tap, teacher_tap: see `FeatureLoss`.
-        temperature: tau of the softmax over similarities.
+        student_channels, teacher_channels, tap, teacher_tap: see `FeatureLoss`.
+        temperature: tau > 0 of the softmax over similarities.
         pixel_weight, region_weight: shares of the two relations; 0 leaves one out. The authors' PSPNet
             script for Pascal VOC has 0.01.
         pixel_queue, region_queue: slots per class.
@@ -81,9 +80,6 @@ class CirkdMemory(FeatureLoss):
         pixel_negatives, region_negatives: how many to contrast with; every class lends this // C + 1,
             as in the authors' code, or its whole queue.
         official_enqueue: see `draw_positions`; the published code's slip.
-
-    Raises:
-        ValueError: an option is out of its range.
     """
 
     paper = "Yang et al. Cross-Image Relational Knowledge Distillation for Semantic Segmentation. CVPR 2022."
@@ -114,7 +110,7 @@ class CirkdMemory(FeatureLoss):
         official_enqueue: bool = False,
     ) -> None:
         super().__init__(tap=tap, teacher_tap=teacher_tap, channels=(student_channels, teacher_channels))
-        _require_whole(
+        require_whole(
             classes=classes,
             student_channels=student_channels,
             teacher_channels=teacher_channels,
@@ -124,11 +120,8 @@ class CirkdMemory(FeatureLoss):
             pixel_negatives=pixel_negatives,
             region_negatives=region_negatives,
         )
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be positive, not {temperature}")
-        for name, weight in (("pixel_weight", pixel_weight), ("region_weight", region_weight)):
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"{name} must be 0 or more, not {weight}")
+        require_positive(temperature=temperature)
+        require_not_negative(pixel_weight=pixel_weight, region_weight=region_weight)
         if pixel_weight == region_weight == 0:
             raise ValueError("pixel_weight and region_weight are both 0: nothing is compared")
         if pixels_per_class > pixel_queue:
@@ -157,11 +150,11 @@ class CirkdMemory(FeatureLoss):
         self.register_buffer(f"{kind}_pointer", torch.zeros(self.classes, dtype=torch.int64))
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
-        ours, theirs = self.maps(student, teacher)
-        ids = class_ids(small_label(label, (ours.shape[2], ours.shape[3])), self.classes)
+        f_s, f_t = self.maps(student, teacher)
+        ids = class_ids(small_label(label, (f_s.shape[2], f_s.shape[3])), self.classes)
         draws = self.draw(len(ids) * world_size(), ids.shape[1])
-        with torch.autocast(ours.device.type, enabled=False):
-            pixel, region = self.relations(ours, theirs, ids, draws)
+        with torch.autocast(f_s.device.type, enabled=False):
+            pixel, region = self.relations(f_s, f_t, ids, draws)
         return self.pixel_weight * pixel + self.region_weight * region
 
     def relations(self, student: Tensor, teacher: Tensor, ids: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -233,12 +226,6 @@ class CirkdMemory(FeatureLoss):
             self._next_seed += 1
             self.draws.add_(1)
         return Draws(*(_without_waiting(tensor, self.seed.device) for tensor in (order, *slots)))
-
-
-def _require_whole(**options: int) -> None:
-    for name, value in options.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number, 1 or more, not {value}")
 
 
 def _projector(student_channels: int, teacher_channels: int) -> nn.Sequential:

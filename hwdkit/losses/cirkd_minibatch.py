@@ -6,14 +6,13 @@ are in queues.py.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from hwdkit.losses.features import FeatureLoss
+from hwdkit.losses.options import require_positive, require_whole
 from hwdkit.losses.similarity import unit_channels
 from hwdkit.types import SegOutput
 
@@ -68,13 +67,13 @@ def relation_kl(
     parts = [
         checkpoint(
             _relation_kl,
-            (ours, student_others),
-            (theirs, teacher_others),
+            (f_s, student_others),
+            (f_t, teacher_others),
             temperature,
             use_reentrant=False,
             preserve_rng_state=False,  # nothing random inside, and saving it would wait for the GPU
         )
-        for ours, theirs in zip(
+        for f_s, f_t in zip(
             torch.split(student_anchors, rows), torch.split(teacher_anchors, rows), strict=True
         )
     ]
@@ -96,10 +95,8 @@ def minibatch_relation(student: Tensor, teacher: Tensor, *, temperature: float) 
     Returns:
         A scalar in nats.
     """
-    ours, theirs = as_rows(unit_channels(student)), as_rows(unit_channels(teacher))
-    return relation_kl(
-        (ours.flatten(0, 1), ours), (theirs.flatten(0, 1), theirs), temperature=temperature
-    ).mean()
+    f_s, f_t = as_rows(unit_channels(student)), as_rows(unit_channels(teacher))
+    return relation_kl((f_s.flatten(0, 1), f_s), (f_t.flatten(0, 1), f_t), temperature=temperature).mean()
 
 
 class CirkdMinibatch(FeatureLoss):
@@ -111,12 +108,9 @@ class CirkdMinibatch(FeatureLoss):
 
     Args:
         tap, teacher_tap: see `FeatureLoss`.
-        temperature: tau of the softmax over similarities.
+        temperature: tau > 0 of the softmax over similarities.
         pool: side of an average pooling before, as the authors' SegFormer script has it (2); the last
             window may be cut off by the border. 1 = none. Time falls with pool^4.
-
-    Raises:
-        ValueError: an option is out of its range.
     """
 
     paper = "Yang et al. Cross-Image Relational Knowledge Distillation for Semantic Segmentation. CVPR 2022."
@@ -130,15 +124,13 @@ class CirkdMinibatch(FeatureLoss):
         pool: int = 1,
     ) -> None:
         super().__init__(tap=tap, teacher_tap=teacher_tap)
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be positive, not {temperature}")
-        if not isinstance(pool, int) or pool < 1:
-            raise ValueError(f"pool must be a whole number of positions, 1 or more, not {pool}")
+        require_positive(temperature=temperature)
+        require_whole(pool=pool)
         self.temperature, self.pool = temperature, pool
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
-        ours, theirs = self.maps(student, teacher)
-        with torch.autocast(ours.device.type, enabled=False):
+        f_s, f_t = self.maps(student, teacher)
+        with torch.autocast(f_s.device.type, enabled=False):
             if self.pool > 1:
-                ours, theirs = (F.avg_pool2d(x, self.pool, ceil_mode=True) for x in (ours, theirs))
-            return minibatch_relation(ours, theirs, temperature=self.temperature)
+                f_s, f_t = (F.avg_pool2d(x, self.pool, ceil_mode=True) for x in (f_s, f_t))
+            return minibatch_relation(f_s, f_t, temperature=self.temperature)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from hwdkit.distributed import mean_over_ranks
 from hwdkit.kernels.upsampled_ce import upsampled_ce_sum
 from hwdkit.losses.base import Loss
+from hwdkit.losses.options import require_not_negative
 from hwdkit.types import IGNORE, SegOutput
 
 
@@ -37,8 +36,7 @@ class CrossEntropy(Loss):
 
     def __init__(self, *, aux_weight: float = 0.4, align_corners: bool = True) -> None:
         super().__init__()
-        if not 0 <= aux_weight < math.inf:
-            raise ValueError(f"aux_weight must be 0 or more, not {aux_weight}")
+        require_not_negative(aux_weight=aux_weight)
         self.aux_weight, self.reads_aux = aux_weight, aux_weight > 0
         self.align_corners = align_corners
 

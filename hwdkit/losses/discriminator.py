@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwdkit.distributed import differentiable_sum_over_ranks, world_size
+from hwdkit.losses.options import require_choice
 
 Preprocess = Literal["batch_norm", "tanh", "scale"]
 
@@ -112,9 +113,6 @@ class Discriminator(nn.Module):
         width: channels after the first convolution; the others have 2, 4 and 8 times as many.
         preprocess: what happens to the logits first. batch_norm: see `BatchStandardise`, with an affine map;
             tanh; scale: 2 * (x / 255 - 1/2), as if they were pixels.
-
-    Raises:
-        ValueError: an unknown preprocess, or classes or width out of range.
     """
 
     def __init__(self, classes: int, *, width: int = 64, preprocess: Preprocess = "batch_norm") -> None:
@@ -123,8 +121,7 @@ class Discriminator(nn.Module):
             raise ValueError(f"classes must be at least 1, not {classes}")
         if width < 2:
             raise ValueError(f"width must be at least 2, not {width}")
-        if preprocess not in ("batch_norm", "tanh", "scale"):
-            raise ValueError(f"preprocess must be batch_norm, tanh or scale, not {preprocess!r}")
+        require_choice(Preprocess, preprocess=preprocess)
         self.preprocess: Preprocess = preprocess
         self.norm = BatchStandardise(classes) if preprocess == "batch_norm" else nn.Identity()
         self.conv1 = SpectralConv2d(classes, width)

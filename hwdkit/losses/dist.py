@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from hwdkit.losses.base import Loss
 from hwdkit.losses.correlation import PIXELS, pearson
+from hwdkit.losses.options import require_not_negative
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
 
@@ -46,15 +45,11 @@ class DIST(Loss):
     """beta * L_inter + gamma * L_intra on score maps, and `aux_weight` times the same on the auxiliary ones.
 
     Args:
-        beta: weight of the inter-class relation, 0 or more.
-        gamma: weight of the intra-class relation, 0 or more.
+        beta, gamma: weights of the inter-class and the intra-class relation, 0 or more.
         softmax: whether the relations are those of probabilities (the authors' code) or of logits (the
             tables of HWD; better on ADE20K, worse on Cityscapes).
         aux_weight: share of the auxiliary heads, 0 or more; 0.4 in the authors' code, 0 in HWD's. Without
             an auxiliary head on either side there is no such term.
-
-    Raises:
-        ValueError: an option is negative or not finite.
     """
 
     paper = "Huang et al. Knowledge Distillation from A Stronger Teacher. NeurIPS 2022."
@@ -63,9 +58,7 @@ class DIST(Loss):
         self, *, beta: float = 1.0, gamma: float = 1.0, softmax: bool = True, aux_weight: float = 0.0
     ) -> None:
         super().__init__()
-        for name, value in (("beta", beta), ("gamma", gamma), ("aux_weight", aux_weight)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be 0 or more, not {value}")
+        require_not_negative(beta=beta, gamma=gamma, aux_weight=aux_weight)
         self.beta, self.gamma, self.softmax, self.aux_weight = beta, gamma, softmax, aux_weight
         self.reads_aux = self.reads_teacher_aux = aux_weight > 0
 

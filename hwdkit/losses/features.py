@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hwdkit.losses.base import Loss
+from hwdkit.losses.options import require_choice
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
 
@@ -24,11 +25,9 @@ class FeatureLoss(Loss):
 
     Args:
         tap: "logits", "embedding" or a stage: see `Segmenter.tap_names`.
-        teacher_tap: the teacher's map, where it goes by another name; None = the same.
-        channels: of the two maps, student first, where the loss depends on them.
-
-    Raises:
-        ValueError: score maps are compared with an intermediate map.
+        teacher_tap: the teacher's map, where it has another name; None = the same. Logits are compared with
+            logits only.
+        channels: of the two maps, `student_channels` and `teacher_channels`, where the loss depends on them.
     """
 
     def __init__(
@@ -45,16 +44,18 @@ class FeatureLoss(Loss):
 
     def maps(self, student: SegOutput, teacher: SegOutput) -> tuple[Tensor, Tensor]:
         """The two maps, (N, C_S, h, w) and (N, C_T, h, w), at least float32; the teacher's is detached."""
-        ours, theirs = self._pair(student, teacher)
-        return at_least_float32(ours), at_least_float32(theirs).detach()
+        f_s, f_t = self._pair(student, teacher)
+        return at_least_float32(f_s), at_least_float32(f_t).detach()
 
     def check(self, student: SegOutput, teacher: SegOutput) -> None:
-        ours, theirs = (tuple(maps.shape) for maps in self._pair(student, teacher))
-        if (ours[0], *ours[2:]) != (theirs[0], *theirs[2:]):
-            raise ValueError(f"{self.tap} must have one size in student and teacher, not {ours} and {theirs}")
-        if self.channels is not None and (ours[1], theirs[1]) != self.channels:
+        shape_s, shape_t = (tuple(maps.shape) for maps in self._pair(student, teacher))
+        if (shape_s[0], *shape_s[2:]) != (shape_t[0], *shape_t[2:]):
             raise ValueError(
-                f"{self.tap} has {ours[1]} channels in the student and {theirs[1]} in the teacher, but "
+                f"{self.tap} must have one size in student and teacher, not {shape_s} and {shape_t}"
+            )
+        if self.channels is not None and (shape_s[1], shape_t[1]) != self.channels:
+            raise ValueError(
+                f"{self.tap} has {shape_s[1]} channels in the student and {shape_t[1]} in the teacher, but "
                 f"{type(self).__name__} was made for {self.channels[0]} and {self.channels[1]}"
             )
 
@@ -71,16 +72,12 @@ def projector(
 
     Args:
         kind: linear is a 1x1 convolution; linear_bn_relu adds batch norm and ReLU; auto is linear where the
-            channels differ and nothing where they do not.
+            channels differ and nothing where they do not; none needs equal channels.
         student_channels: C_S.
         teacher_channels: C_T.
         bias: whether the convolution has one.
-
-    Raises:
-        ValueError: none, but the channels differ; or no such kind.
     """
-    if kind not in ("auto", "none", "linear", "linear_bn_relu"):
-        raise ValueError(f"projector must be auto, none, linear or linear_bn_relu, not {kind!r}")
+    require_choice(Projector, projector=kind)
     differ = student_channels != teacher_channels
     if kind == "none" and differ:
         raise ValueError(

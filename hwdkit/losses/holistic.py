@@ -7,7 +7,6 @@ Read `Holistic.forward` for the student's step and `Holistic.update_critic` for 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from hwdkit.distributed import mean_over_ranks, world_size
 from hwdkit.losses.base import Loss
 from hwdkit.losses.discriminator import Discriminator, Preprocess
+from hwdkit.losses.options import require_below_one, require_choice, require_not_negative, require_positive
 from hwdkit.types import SegOutput
 
 Adversary = Literal["hinge", "wgan_gp"]
@@ -27,26 +27,13 @@ CriticOptimizer = Literal["adam", "sgd"]
 def hinge_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """What the critic minimises in HWD's and CIRKD's code: mean max(0, 1 - D(T)) + mean max(0, 1 + D(S)).
 
-    Args:
-        student: (N, 1, h, w) scores D(S).
-        teacher: (N, 1, h, w) scores D(T).
-
-    Returns:
-        A scalar, the mean over images and positions.
+    The scores D(S) and D(T) are (N, 1, h, w).
     """
     return (1 - teacher).relu().mean() + (1 + student).relu().mean()
 
 
 def wasserstein_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """What the critic minimises in SKD's, IFVD's and CWD's code, less the penalty: mean D(S) - mean D(T).
-
-    Args:
-        student: (N, 1, h, w) scores D(S).
-        teacher: (N, 1, h, w) scores D(T).
-
-    Returns:
-        A scalar, the mean over images and positions.
-    """
+    """What the critic minimises in SKD's, IFVD's and CWD's code, less the penalty: mean D(S) - mean D(T)."""
     return student.mean() - teacher.mean()
 
 
@@ -93,9 +80,6 @@ class Holistic(Loss):
         critic_momentum: sgd only.
         critic_weight_decay: of all the critic's parameters.
         critic_power: the learning rate is critic_lr * (1 - progress)**critic_power; CIRKD's code: 0.
-
-    Raises:
-        ValueError: an option is out of its range.
     """
 
     critic: Discriminator
@@ -117,27 +101,17 @@ class Holistic(Loss):
         critic_power: float = 0.9,
     ) -> None:
         super().__init__()
-        if adversary not in ("hinge", "wgan_gp"):
-            raise ValueError(f"adversary must be hinge or wgan_gp, not {adversary!r}")
-        if critic_optimizer not in ("adam", "sgd"):
-            raise ValueError(f"critic_optimizer must be adam or sgd, not {critic_optimizer!r}")
-        for name, value in (("critic_weight", critic_weight), ("critic_lr", critic_lr)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive, not {value}")
-        for name, value in (
-            ("gradient_penalty", gradient_penalty),
-            ("critic_weight_decay", critic_weight_decay),
-            ("critic_power", critic_power),
-        ):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must not be negative, but is {value}")
-        for name, value in (
-            ("critic_betas", critic_betas[0]),
-            ("critic_betas", critic_betas[1]),
-            ("critic_momentum", critic_momentum),
-        ):
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} must lie within 0 and 1, 1 excluded, not {value}")
+        require_choice(Adversary, adversary=adversary)
+        require_choice(CriticOptimizer, critic_optimizer=critic_optimizer)
+        require_positive(critic_weight=critic_weight, critic_lr=critic_lr)
+        require_not_negative(
+            gradient_penalty=gradient_penalty,
+            critic_weight_decay=critic_weight_decay,
+            critic_power=critic_power,
+        )
+        for beta in critic_betas:
+            require_below_one(critic_betas=beta)
+        require_below_one(critic_momentum=critic_momentum)
         self.adversary: Adversary = adversary
         self.critic_weight = critic_weight
         self.gradient_penalty = gradient_penalty
@@ -180,12 +154,10 @@ class Holistic(Loss):
 
         Raises:
             RuntimeError: there has been no training step since the last update.
-            ValueError: progress is out of its range.
         """
         if not self.remembered:
             raise RuntimeError("the critic has nothing to learn from: update_critic without a training step")
-        if not 0 <= progress < 1:
-            raise ValueError(f"progress must lie within 0 and 1, 1 excluded, not {progress}")
+        require_below_one(progress=progress)
         pairs, self.remembered = self.remembered, []
         optimizer = self._ready_optimizer()
         optimizer.param_groups[0]["lr"] = self.critic_lr * (1 - progress) ** self.critic_power
@@ -200,14 +172,9 @@ class Holistic(Loss):
         return torch.stack(losses).sum()
 
     def critic_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """What the critic minimises, before `critic_weight`.
+        """What the critic minimises, before `critic_weight`; of detached logits, (N, C, h, w).
 
-        Args:
-            student: (N, C, h, w) logits, detached.
-            teacher: (N, C, h, w) logits, detached.
-
-        Returns:
-            A scalar. Each of the two or three passes advances the spectral norms: student, teacher, between.
+        Each of the two or three passes advances the spectral norms: student, teacher, between.
         """
         with torch.enable_grad(), torch.autocast(student.device.type, enabled=False):
             dtype = self.critic.last.weight.dtype

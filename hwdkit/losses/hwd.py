@@ -16,13 +16,13 @@ from hwdkit.kernels.weighting import DISTANCES, Divergence, WeightNumbers
 from hwdkit.losses.base import Loss
 from hwdkit.losses.channel_wise import channel_kl, log_activation
 from hwdkit.losses.labels import class_ids, small_label
+from hwdkit.losses.options import require_choice, require_positive
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
 
 DivergenceOn = Literal["activation", "logits"]
 AreaCorrection = Literal["none", "paper", "sqrt", "square"]
 Smoothing = Literal["effective_number", "softmax"]
-
 
 _AREA_POWERS = {"none": 0.0, "paper": 1.0, "sqrt": 0.5, "square": 2.0}
 
@@ -38,7 +38,7 @@ def channel_divergence(
         student: (N, C, h, w) logits.
         teacher: (N, C, h, w) logits.
         divergence: mse (the paper), l1, smooth_l1, or kl(teacher || student).
-        on: activation maps (the paper) or raw logits (the released code's default); kl needs activation.
+        on: activation maps (the paper) or raw logits (the released code's default); kl needs activation maps.
         temperature: tau of the activation maps.
 
     Returns:
@@ -139,9 +139,6 @@ class HWD(Loss):
     Attributes:
         fused: whether `forward` takes the fused kernel. Its plain lines give the same up to rounding, are
             slower, keep five maps of the logits' size, and can be differentiated twice.
-
-    Raises:
-        ValueError: an option is out of its range, or kl is asked for on logits.
     """
 
     fused = True
@@ -166,21 +163,14 @@ class HWD(Loss):
     ) -> None:
         super().__init__()
         if not 0 < beta < 1:
-            raise ValueError(f"beta must lie within 0 and 1, both excluded, not {beta}")
+            raise ValueError(f"beta must be more than 0 and less than 1, not {beta}")
         if not math.isfinite(mu):
             raise ValueError(f"mu must be a finite number, not {mu}")
-        if not all(0 < value < math.inf for value in (temperature, sigma, softmax_temperature)):
-            raise ValueError("temperature, sigma and softmax_temperature must be positive")
-        if divergence not in (*DISTANCES, "kl"):
-            raise ValueError(f"divergence must be one of {', '.join(DISTANCES)}, kl, not {divergence!r}")
-        if area_correction not in _AREA_POWERS:
-            raise ValueError(
-                f"area_correction must be one of {', '.join(_AREA_POWERS)}, not {area_correction!r}"
-            )
-        if divergence_on not in ("activation", "logits"):
-            raise ValueError(f"divergence_on must be activation or logits, not {divergence_on!r}")
-        if smoothing not in ("effective_number", "softmax"):
-            raise ValueError(f"smoothing must be effective_number or softmax, not {smoothing!r}")
+        require_positive(temperature=temperature, sigma=sigma, softmax_temperature=softmax_temperature)
+        require_choice(Divergence, divergence=divergence)
+        require_choice(DivergenceOn, divergence_on=divergence_on)
+        require_choice(AreaCorrection, area_correction=area_correction)
+        require_choice(Smoothing, smoothing=smoothing)
         if divergence == "kl" and divergence_on == "logits":
             raise ValueError("divergence kl compares distributions: it needs divergence_on: activation")
         self.temperature, self.mu, self.sigma, self.beta = temperature, mu, sigma, beta
@@ -220,7 +210,7 @@ class HWD(Loss):
         if self.area_correction == "none":
             return None
         pixels = class_pixels(label, logits.shape[1], size=(logits.shape[2], logits.shape[3]))
-        dtype = torch.promote_types(logits.dtype, torch.float32)
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         area: Tensor = (pixels + 1).to(dtype) ** _AREA_POWERS[self.area_correction]
         return area
 

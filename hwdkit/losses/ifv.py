@@ -68,7 +68,7 @@ class IFV(FeatureLoss):
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
         with torch.autocast(student.logits.device.type, enabled=False):
-            ours, theirs = self.maps(student, teacher)
+            f_s, f_t = self.maps(student, teacher)
             classes = student.logits.shape[1]
-            ids = class_ids(small_label(label, (ours.shape[2], ours.shape[3])), classes)
-            return intra_class_variation(ours, theirs, members(ids, classes))
+            ids = class_ids(small_label(label, (f_s.shape[2], f_s.shape[3])), classes)
+            return intra_class_variation(f_s, f_t, members(ids, classes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from hwdkit.distributed import world_size
 from hwdkit.losses.base import Loss
+from hwdkit.losses.options import require_choice, require_positive
 from hwdkit.losses.precision import at_least_float32
 from hwdkit.types import SegOutput
 
@@ -61,10 +61,8 @@ class KD(Loss):
         self, *, temperature: float = 1.0, reduction: Reduction = "pixel", micro_batches: int = 1
     ) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be positive, not {temperature}")
-        if reduction not in ("pixel", "element", "batch_sum"):
-            raise ValueError(f"reduction must be pixel, element or batch_sum, not {reduction!r}")
+        require_positive(temperature=temperature)
+        require_choice(Reduction, reduction=reduction)
         self.temperature = temperature
         self.reduction: Reduction = reduction
         self.micro_batches = micro_batches

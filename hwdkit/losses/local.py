@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwdkit.losses.features import FeatureLoss
+from hwdkit.losses.options import require_choice
 from hwdkit.types import SegOutput
 
 Distance = Literal["mse", "l1"]
@@ -55,12 +56,8 @@ class Local(FeatureLoss):
     """Difference of local dissimilarities; the numbers of channels may differ, nothing is projected.
 
     Args:
-        tap: the map that is compared.
-        teacher_tap: the teacher's, where it goes by another name; None = the same.
+        tap, teacher_tap: see `FeatureLoss`.
         distance: mean squared (mse) or mean absolute (l1) difference.
-
-    Raises:
-        ValueError: taps do not go together; no such distance.
     """
 
     paper = "Xie et al. Improving Fast Segmentation With Teacher-Student Learning. BMVC 2018."
@@ -69,8 +66,7 @@ class Local(FeatureLoss):
         self, *, tap: str = "logits", teacher_tap: str | None = None, distance: Distance = "mse"
     ) -> None:
         super().__init__(tap=tap, teacher_tap=teacher_tap)
-        if distance not in ("mse", "l1"):
-            raise ValueError(f"distance must be mse or l1, not {distance!r}")
+        require_choice(Distance, distance=distance)
         self.distance: Distance = distance
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:

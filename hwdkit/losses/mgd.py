@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hwdkit.losses.features import FeatureLoss, projector
+from hwdkit.losses.options import require_below_one
 from hwdkit.types import SegOutput
 
 
@@ -34,17 +35,6 @@ def random_mask(feature: Tensor, *, mask_ratio: float) -> Tensor:
     images, _, h, w = feature.shape
     draw = torch.rand(images, 1, h, w, device=feature.device, dtype=torch.float32)
     return kept_positions(draw, mask_ratio=mask_ratio).to(feature.dtype)
-
-
-def checked_mask_ratio(mask_ratio: float) -> float:
-    """The ratio itself.
-
-    Raises:
-        ValueError: outside [0, 1), or NaN.
-    """
-    if not 0 <= mask_ratio < 1:
-        raise ValueError(f"mask_ratio must be in [0, 1), not {mask_ratio}")
-    return mask_ratio
 
 
 def squared_error_per_image(generated: Tensor, teacher: Tensor) -> Tensor:
@@ -96,14 +86,8 @@ class MGD(FeatureLoss):
     runs over eight times fewer channels.
 
     Args:
-        student_channels: of the student's tap.
-        teacher_channels: of the teacher's.
-        tap: the map that is compared.
-        teacher_tap: the teacher's, where it has another name.
-        mask_ratio: expected share of positions that are zeroed, all channels together.
-
-    Raises:
-        ValueError: mask_ratio outside [0, 1).
+        student_channels, teacher_channels, tap, teacher_tap: see `FeatureLoss`.
+        mask_ratio: in [0, 1), the expected share of positions that are zeroed, all channels together.
     """
 
     paper = "Yang et al. Masked Generative Distillation. ECCV 2022."
@@ -118,23 +102,15 @@ class MGD(FeatureLoss):
         mask_ratio: float = 0.75,
     ) -> None:
         super().__init__(tap=tap, teacher_tap=teacher_tap, channels=(student_channels, teacher_channels))
-        self.mask_ratio = checked_mask_ratio(mask_ratio)
+        require_below_one(mask_ratio=mask_ratio)
+        self.mask_ratio = mask_ratio
         self.generate = MaskedGeneration(student_channels, teacher_channels)
 
     def masked_loss(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-        """The loss with a given mask.
-
-        Args:
-            student: F^S, (N, C_S, h, w).
-            teacher: F^T, (N, C_T, h, w).
-            mask: m, (N, 1, h, w), 1 = kept.
-
-        Returns:
-            A scalar.
-        """
+        """The loss with a given mask, (N, 1, h, w), 1 = kept."""
         return squared_error_per_image(self.generate(student, mask), teacher)
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
-        mine, theirs = self.maps(student, teacher)
-        with torch.autocast(mine.device.type, enabled=False):
-            return self.masked_loss(mine, theirs, random_mask(mine, mask_ratio=self.mask_ratio))
+        f_s, f_t = self.maps(student, teacher)
+        with torch.autocast(f_s.device.type, enabled=False):
+            return self.masked_loss(f_s, f_t, random_mask(f_s, mask_ratio=self.mask_ratio))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hwdkit.losses import features
 from hwdkit.losses.features import FeatureLoss, Projector
+from hwdkit.losses.options import require_choice
 from hwdkit.types import SegOutput
 
 Distance = Literal["mse", "l1"]
@@ -36,15 +37,9 @@ class Mimic(FeatureLoss):
     """Distance between the projected student's features and the teacher's.
 
     Args:
-        student_channels: C_S.
-        teacher_channels: C_T.
-        tap: the map that is compared.
-        teacher_tap: the teacher's, where it goes by another name; None = the same.
+        student_channels, teacher_channels, tap, teacher_tap: see `FeatureLoss`.
         distance: mean squared (mse) or mean absolute (l1) difference.
         projector: see `hwdkit.losses.features.projector`; without bias, as CIRKD's.
-
-    Raises:
-        ValueError: taps or channels do not go together; no such distance or projector.
     """
 
     paper = "Romero et al. FitNets: Hints for Thin Deep Nets. ICLR 2015."
@@ -60,8 +55,7 @@ class Mimic(FeatureLoss):
         projector: Projector = "auto",
     ) -> None:
         super().__init__(tap=tap, teacher_tap=teacher_tap, channels=(student_channels, teacher_channels))
-        if distance not in ("mse", "l1"):
-            raise ValueError(f"distance must be mse or l1, not {distance!r}")
+        require_choice(Distance, distance=distance)
         self.distance: Distance = distance
         self.projector = features.projector(projector, student_channels, teacher_channels)
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwdkit.losses.features import FeatureLoss
+from hwdkit.losses.options import require_whole
 from hwdkit.losses.similarity import cosine_gram, unit_channels
 from hwdkit.types import SegOutput
 
@@ -76,9 +77,6 @@ class Pairwise(FeatureLoss):
         kernel: side of the windows that are max-pooled to one node.
         scale: window sides as a share of the map's instead, in (0, 1]; `kernel` is not read then.
         detach_norm: SKD's normalisation, see `constant_norm`.
-
-    Raises:
-        ValueError: an option is out of its range.
     """
 
     paper = "Liu et al. Structured Knowledge Distillation for Semantic Segmentation. CVPR 2019."
@@ -93,15 +91,14 @@ class Pairwise(FeatureLoss):
         detach_norm: bool = False,
     ) -> None:
         super().__init__(tap=tap, teacher_tap=teacher_tap)
-        if not isinstance(kernel, int) or kernel < 1:
-            raise ValueError(f"kernel must be a whole number from 1 on, not {kernel}")
+        require_whole(kernel=kernel)
         if scale is not None and not 0 < scale <= 1:
-            raise ValueError(f"scale must lie within 0 (excluded) and 1, not {scale}")
+            raise ValueError(f"scale must be more than 0 and at most 1, not {scale}")
         self.kernel, self.scale, self.detach_norm = kernel, scale, detach_norm
 
     def forward(self, student: SegOutput, teacher: SegOutput, label: Tensor) -> Tensor:
         with torch.autocast(student.logits.device.type, enabled=False):
-            ours, theirs = (
+            f_s, f_t = (
                 nodes(maps, kernel=self.kernel, scale=self.scale) for maps in self.maps(student, teacher)
             )
-            return pairwise_affinity(ours, theirs, detach_norm=self.detach_norm)
+            return pairwise_affinity(f_s, f_t, detach_norm=self.detach_norm)

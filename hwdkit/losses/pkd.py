@@ -33,14 +33,8 @@ class PKD(FeatureLoss):
     """Pearson correlation of feature maps, channel by channel over all pixels of the (global) batch.
 
     Args:
-        student_channels: C_S.
-        teacher_channels: C_T.
-        tap: the map that is compared.
-        teacher_tap: the teacher's, where it goes by another name; None = the same.
+        student_channels, teacher_channels, tap, teacher_tap: see `FeatureLoss`.
         projector: see `hwdkit.losses.features.projector`; no bias, which standardising would undo anyway.
-
-    Raises:
-        ValueError: taps or channels do not go together; no such projector.
     """
 
     paper = (

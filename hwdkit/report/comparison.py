@@ -6,7 +6,6 @@ Scores are in 0..1 in JSON and CSV, percent and points elsewhere.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +24,7 @@ from hwdkit.report.render import (
     percent,
     points,
     printable,
+    spread,
 )
 from hwdkit.report.table import Table
 from hwdkit.report.verdicts import brackets, caption, closing_notes, said, sentence
@@ -83,10 +83,10 @@ def comparison_csv(comparison: Comparison, *, per_class: bool) -> str:
         costs = [method.params, method.gmacs, *_costs(comparison, method)]
         pairs: list[Difference | None] = [d for d in comparison.differences if d.method == method.name]
         for pair in pairs or [None]:
-            for place, name in enumerate(["", *(comparison.setting.classes if per_class else ())]):
-                interval = [pair.miou, *pair.per_class][place] if pair else None
+            for index, name in enumerate(["", *(comparison.setting.classes if per_class else ())]):
+                interval = [pair.miou, *pair.per_class][index] if pair else None
                 ends = [interval.delta, interval.low, interval.high] if interval else [None] * 3
-                scores = [drawn.point[place], drawn.std[place]]
+                scores = [drawn.point[index], drawn.std[index]]
                 about = [method.name, method.role, drawn.seeds, name]
                 rows.append([*about, *scores, pair.against if pair else "", *ends, *costs])
     return csv_text(head, rows)
@@ -113,7 +113,7 @@ def comparison_latex(comparison: Comparison, *, per_class: bool) -> str:
 def _row(comparison: Comparison, method: Method) -> list[str]:
     drawn = comparison.draws[method.name]
     cells = [method.name, str(drawn.seeds), fixed(method.params / 1e6, 2), fixed(method.gmacs, 2)]
-    cells.append(_mean_std(drawn.point[0], drawn.std[0]))
+    cells.append(spread(drawn.point[0], drawn.std[0]))
     if comparison.baseline:
         pair = comparison.to_baseline(method)
         cells += [points(pair.miou.delta), brackets(pair.miou)] if pair else [UNKNOWN, UNKNOWN]
@@ -135,18 +135,14 @@ def _costs(comparison: Comparison, method: Method) -> list[float | None]:
 def _class_rows(comparison: Comparison, difference: Difference) -> Iterator[list[str]]:
     """One line a class; a star marks a difference beyond noise."""
     both = [comparison.draws[name] for name in (difference.method, difference.against)]
-    for place, name in enumerate(comparison.setting.classes):
-        interval = difference.per_class[place]
+    for index, name in enumerate(comparison.setting.classes):
+        interval = difference.per_class[index]
         star = " *" if interval.beyond_noise else ""
         yield [
             name,
-            percent(comparison.share[place]),
+            percent(comparison.share[index]),
             str(interval.images),
-            *(_mean_std(each.point[1 + place], each.std[1 + place]) for each in both),
+            *(spread(each.point[1 + index], each.std[1 + index]) for each in both),
             points(interval.delta),
             brackets(interval) + star,
         ]
-
-
-def _mean_std(mean: float, std: float) -> str:
-    return percent(mean) if math.isnan(std) else f"{percent(mean)} ± {percent(std)}"

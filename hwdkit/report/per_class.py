@@ -161,11 +161,9 @@ def per_class_markdown(
     report: PerClassReport, sort: Order | None = None, *, only: Collection[str] = ()
 ) -> str:
     """Write the tables as Markdown, the report's notes below the first."""
-    tables = per_class_tables(report, sort, only=only)
-    notes = [report.notes, *[()] * len(tables)]
     return "\n".join(
-        markdown_section(table.title, [table.markdown()], [table.caption, *below])
-        for table, below in zip(tables, notes, strict=False)
+        markdown_section(table.title, [table.markdown()], [table.caption, *([] if index else report.notes)])
+        for index, table in enumerate(per_class_tables(report, sort, only=only))
     )
 
 

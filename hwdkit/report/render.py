@@ -6,10 +6,12 @@ Nothing is measured here. Scores arrive in 0..1 and leave as percent in tables, 
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
 from io import StringIO
+from typing import Any
 
 UNKNOWN = "–"
 
@@ -34,6 +36,11 @@ _LATEX = {
 def percent(value: float | None) -> str:
     """Write a 0..1 score as percent with two decimals; a dash when it is unknown."""
     return fixed(value, 2, scale=100)
+
+
+def spread(mean: float | None, std: float | None) -> str:
+    """Write a mean score and, where it is known, its standard deviation, in percent."""
+    return percent(mean) if std is None or math.isnan(std) else f"{percent(mean)} ± {percent(std)}"
 
 
 def fixed(value: float | None, decimals: int, *, scale: float = 1) -> str:
@@ -96,6 +103,11 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[str | float | None]]) 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([head, *([_exact(field) for field in row] for row in rows)])
     return text.getvalue()
+
+
+def plain_value(value: Any) -> str:
+    """Write an option of a recipe as a recipe does: a text as it is, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _exact(value: str | float | None) -> str:

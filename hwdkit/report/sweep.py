@@ -1,4 +1,4 @@
-"""What a sweep has found: mean and deviation over the seeds of every cell, as a table, JSON, CSV, Markdown.
+"""The results of a sweep: mean and deviation over the seeds of every cell, as a table, JSON, CSV, Markdown.
 
 Scores arrive in 0..1 and leave as percent in tables, unchanged in JSON and CSV. The figure is drawn in
 `plots/sweep.py`; nothing is trained or read here.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from hwdkit.report.render import csv_text, fixed, markdown_section, percent, points
+from hwdkit.report.render import csv_text, fixed, markdown_section, percent, plain_value, points, spread
 from hwdkit.report.table import Table
 
 Metric = Literal["last", "best"]
@@ -49,8 +49,8 @@ class CellResult:
 
     def scores(self, metric: Metric) -> dict[int, float]:
         """Seed -> mIoU of the finished runs."""
-        found = {run.seed: getattr(run, metric) for run in self.runs if run.status == "finished"}
-        return {seed: score for seed, score in found.items() if score is not None and math.isfinite(score)}
+        scores = {run.seed: getattr(run, metric) for run in self.runs if run.status == "finished"}
+        return {seed: score for seed, score in scores.items() if score is not None and math.isfinite(score)}
 
     def mean(self, metric: Metric) -> float | None:
         scores = self.scores(metric)
@@ -89,9 +89,9 @@ class SweepReport:
         """mIoU over the baseline, on the seeds that both have finished."""
         if self.baseline is None or cell is self.baseline:
             return None
-        ours, theirs = cell.scores(metric), self.baseline.scores(metric)
-        shared = ours.keys() & theirs.keys()
-        return statistics.fmean(ours[seed] - theirs[seed] for seed in shared) if shared else None
+        scores, baseline = cell.scores(metric), self.baseline.scores(metric)
+        shared = scores.keys() & baseline.keys()
+        return statistics.fmean(scores[seed] - baseline[seed] for seed in shared) if shared else None
 
     def to_dict(self) -> dict[str, Any]:
         cells = []
@@ -138,7 +138,7 @@ def sweep_csv(report: SweepReport) -> str:
         for metric in _METRICS:
             numbers += [cell.mean(metric), cell.std(metric), report.delta(cell, metric)]
         numbers += [cell.scores(metric).get(seed) for metric in _METRICS for seed in report.seeds]
-        values = [_value(cell.values[key]) if key in cell.values else "" for key in report.keys]
+        values = [plain_value(cell.values[key]) if key in cell.values else "" for key in report.keys]
         rows.append([cell.name, cell.line, *values, *numbers, cell.seconds])
     return csv_text(head, rows)
 
@@ -178,18 +178,10 @@ def short_keys(keys: Sequence[str]) -> list[str]:
 
 
 def _cells(report: SweepReport, cell: CellResult) -> list[str]:
-    names = [_value(cell.values[key]) for key in report.keys] if cell.line == GRID else [cell.line]
+    names = [plain_value(cell.values[key]) for key in report.keys] if cell.line == GRID else [cell.line]
     names = names or [cell.name]
     names += [""] * (len(report.keys) - len(names))
-    scores = [_spread(cell.mean(metric), cell.std(metric)) for metric in _METRICS]
+    scores = [spread(cell.mean(metric), cell.std(metric)) for metric in _METRICS]
     delta = [points(report.delta(cell, "last"))] if report.baseline else []
     each = "  ".join(percent(run.last) if run.status == "finished" else run.status for run in cell.runs)
     return [*names, str(len(cell.scores("last"))), *scores, *delta, each, fixed(cell.seconds, 0)]
-
-
-def _spread(mean: float | None, std: float | None) -> str:
-    return percent(mean) if std is None else f"{percent(mean)} ± {percent(std)}"
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

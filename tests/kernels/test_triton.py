@@ -245,11 +245,11 @@ build(triton_channel_kl._weights, classes=1, corrected=False, normalise=False, s
 build(triton_channel_kl._gradient, 8, weighted=True, block=4096)
 build(triton_channel_kl._gradient, 8, size=1, weighted=False, block=1)  # numbers equal to 1 are constants
 for pixels, block in ((128, 16), (2048, 2)):
-    build(triton_ce._cell, wanted=True, align_corners=pixels == 128, pixels=pixels, block=block)
-build(triton_ce._cell, wanted=False, align_corners=True, pixels=128, block=16)
+    build(triton_ce._cell, needs_gradient=True, align_corners=pixels == 128, pixels=pixels, block=block)
+build(triton_ce._cell, needs_gradient=False, align_corners=True, pixels=128, block=16)
 sizes = "classes height width rows columns most_columns"
 ones = dict.fromkeys(sizes.split(), 1)
-build(triton_ce._cell, wanted=True, align_corners=False, pixels=16, block=1, **ones)
+build(triton_ce._cell, needs_gradient=True, align_corners=False, pixels=16, block=1, **ones)
 """
 
 

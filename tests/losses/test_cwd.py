@@ -262,7 +262,7 @@ def test_every_kind_has_a_value_of_its_own() -> None:
         ({"temperature": -1.0}, "temperature must be positive"),
         ({"temperature": math.nan}, "temperature must be positive"),
         ({"temperature": math.inf}, "temperature must be positive"),
-        ({"normalise": "class"}, "normalise must be one of channel, spatial, channel_mean, none"),
+        ({"normalise": "class"}, "normalise must be channel, spatial, channel_mean or none"),
         ({"divergence": "mse"}, "divergence must be kl, bhattacharyya or l2"),
         ({"divergence": "kl", "normalise": "none"}, "kl compares distributions"),
         ({"divergence": "kl", "normalise": "channel_mean"}, "kl compares distributions"),

@@ -162,5 +162,5 @@ def test_autocast_and_half_precision_maps_are_compared_in_float32() -> None:
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, float("nan"), float("inf")])
 def test_ratio_outside_its_range_is_refused(ratio: float) -> None:
-    with pytest.raises(ValueError, match="mask_ratio must be in"):
+    with pytest.raises(ValueError, match="mask_ratio must be at least 0 and less than 1"):
         MGD(student_channels=3, teacher_channels=4, mask_ratio=ratio)

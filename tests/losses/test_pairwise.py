@@ -198,9 +198,9 @@ def test_each_option_changes_the_loss(options: dict[str, Any]) -> None:
         ({"kernel": 1.5}, "kernel must be a whole number"),
         ({"kernel": math.nan}, "kernel must be a whole number"),
         ({"kernel": math.inf}, "kernel must be a whole number"),
-        ({"scale": 0.0}, "scale must lie within 0"),
-        ({"scale": 1.1}, "scale must lie within 0"),
-        ({"scale": math.nan}, "scale must lie within 0"),
+        ({"scale": 0.0}, "scale must be more than 0"),
+        ({"scale": 1.1}, "scale must be more than 0"),
+        ({"scale": math.nan}, "scale must be more than 0"),
         ({"teacher_tap": "logits"}, "logits can be compared with logits only"),
     ],
 )

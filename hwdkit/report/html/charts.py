@@ -13,6 +13,9 @@ from hwdkit.measure.types import ClassRow, PerClassReport
 from hwdkit.report.palette import hex_colour
 from hwdkit.report.render import number, percent
 
+Field = Literal["ratio", "weight"]
+Position = Callable[[float], float | None]
+
 SHOWN_AT_ONCE = 24
 """Rows of a chart; the others are folded away."""
 
@@ -42,7 +45,8 @@ def divergence_chart(report: PerClassReport) -> dict[str, Any] | None:
 
     step = max(1, math.ceil((high - low) / 5))
     ticks = [(f"{10.0**power:g}", place(10.0**power)) for power in range(low, high + 1, step)]
-    return {"rows": _rows(report, "ratio", place), "ticks": ticks, "origin": place(1.0)}
+    rows = [_row(report, row, "ratio", place) for row in report.ordered("td-ntd")]
+    return {"rows": rows, "ticks": ticks, "origin": place(1.0)}
 
 
 def weight_chart(report: PerClassReport) -> dict[str, Any] | None:
@@ -57,7 +61,8 @@ def weight_chart(report: PerClassReport) -> dict[str, Any] | None:
 
     step = max(1, math.ceil(top / 5))
     ticks = [(f"{value}", place(value)) for value in range(0, top + 1, step)]
-    return {"rows": _rows(report, "weight", place), "ticks": ticks, "origin": place(1.0)}
+    rows = [_row(report, row, "weight", place) for row in report.ordered("td-ntd")]
+    return {"rows": rows, "ticks": ticks, "origin": place(1.0)}
 
 
 def halves(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -71,36 +76,25 @@ def place_score(score: float | None) -> float | None:
     return None if score is None or not math.isfinite(score) else round(100 * min(1.0, max(0.0, score)), 2)
 
 
-def _values(report: PerClassReport, what: Literal["ratio", "weight"]) -> list[float]:
-    found = [
-        getattr(report.divergence_of(row, name), what) for row in report.rows for name in report.students()
-    ]
-    return [value for value in found if value is not None]
+def _values(report: PerClassReport, field: Field) -> list[float]:
+    values = (
+        getattr(report.divergence_of(row, name), field) for row in report.rows for name in report.students()
+    )
+    return [value for value in values if value is not None]
 
 
-def _rows(
-    report: PerClassReport, what: Literal["ratio", "weight"], place: Callable[[float], float | None]
-) -> list[dict[str, Any]]:
-    """One row a class, the largest ratio first; the compared student's mark is drawn last, on top."""
-    return [_row(report, row, what, place) for row in report.ordered("td-ntd")]
-
-
-def _row(
-    report: PerClassReport,
-    row: ClassRow,
-    what: Literal["ratio", "weight"],
-    place: Callable[[float], float | None],
-) -> dict[str, Any]:
+def _row(report: PerClassReport, row: ClassRow, field: Field, position_of: Position) -> dict[str, Any]:
+    """One class; the compared student's mark is drawn last, on top."""
     student, students = report.pair[0], report.students()
     marks, words, text = [], [], ""
     for index, model in enumerate(report.models):
         if model.name in students:
-            value = getattr(report.divergence_of(row, model.name), what)
+            value = getattr(report.divergence_of(row, model.name), field)
             shown = number(value, 4 if value is not None and value >= 100 else 3)
             own = model.name == student
             text = shown if own else text
             words.append(f"{model.name} {shown}")
-            if value is not None and (position := place(value)) is not None:
+            if value is not None and (position := position_of(value)) is not None:
                 marks.append({"model": index, "place": position, "own": own, "title": words[-1]})
     marks.sort(key=lambda mark: bool(mark["own"]))
     return {

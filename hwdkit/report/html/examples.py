@@ -66,16 +66,16 @@ def verdicts(report: PerClassReport) -> list[tuple[str, str]]:
 
 def shown_matrices(report: PerClassReport) -> list[dict[str, Any]]:
     """One picture a model, with the numbers to write into it and the counts to read from it."""
-    found = []
+    matrices = []
     for index, model in enumerate(report.models):
         counts = report.confusions.get(model.name)
         if counts:
             picture = _uri("image/png", heat_map(counts))
             numbers = cell_numbers(counts) if len(counts) <= NUMBERED_CLASSES else []
-            found.append(
+            matrices.append(
                 {"name": model.name, "model": index, "picture": picture, "numbers": numbers, "counts": counts}
             )
-    return found
+    return matrices
 
 
 def _tile(

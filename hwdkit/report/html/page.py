@@ -32,12 +32,6 @@ def per_class_page(report: PerClassReport) -> str:
 
     Its content security policy forbids every request and every script but its own, so class names, paths
     and notes that come from files cannot act even if escaping failed.
-
-    Args:
-        report: what to show; its examples become data URIs.
-
-    Returns:
-        A whole HTML document.
     """
     environment = Environment(
         loader=PackageLoader("hwdkit.report.html", "."),
@@ -47,11 +41,9 @@ def per_class_page(report: PerClassReport) -> str:
         lstrip_blocks=True,
     )
     environment.filters["sha256"] = _sha256
-    template = environment.get_template("page.html.j2")
-    tones = model_tones(report.models, report.pair[0])
     student, teacher = report.pair
-    students = report.students()
-    return template.render(
+    tones, students = model_tones(report.models, student), report.students()
+    return environment.get_template("page.html.j2").render(
         report=report,
         student=student,
         teacher=teacher,
@@ -65,7 +57,7 @@ def per_class_page(report: PerClassReport) -> str:
         more_bars=halves([bar_row(report, row) for row in report.rows[SHOWN_AT_ONCE:]]),
         divergence=divergence_chart(report),
         weights=weight_chart(report),
-        students=[one for one in enumerate(model.name for model in report.models) if one[1] in students],
+        students=[(i, model.name) for i, model in enumerate(report.models) if model.name in students],
         classes=class_table(report),
         divergences=divergence_table(report, quantities=QUANTITIES),
         confusions=confusion_table(report),
@@ -103,21 +95,16 @@ def _findings(report: PerClassReport) -> list[tuple[str, list[tuple[str, str]]]]
     gaps = [(row.name, points(-report.gap(row))) for row in report.ordered("gap") if report.gap(row) > 0]
     findings = [(f"{student} is furthest behind {report.pair[1]}", gaps[:4])]
     if baseline is not None:
-        gains = sorted(report.rows, key=lambda row: -_or_zero(report.delta(row)))
-        best = [(row.name, points(report.delta(row))) for row in gains if report.delta(row) > 0]
+        gains = [row for row in report.rows if report.delta(row) > 0]
+        gains.sort(key=report.delta, reverse=True)
+        best = [(row.name, points(report.delta(row))) for row in gains]
         findings.append((f"{student} gains most over {baseline.name}", best[:4]))
         for model in report.models:
             if model.role in ("student", "compare"):
-                losses = {
-                    row.name: row.iou.get(model.name, math.nan) - _score(row, baseline) for row in report.rows
-                }
-                worst = sorted((loss, name) for name, loss in losses.items() if loss < 0)
-                findings.append(
-                    (
-                        f"{model.name} is below {baseline.name}",
-                        [(name, points(loss)) for loss, name in worst[:4]],
-                    )
-                )
+                losses = [(_score(row, model) - _score(row, baseline), row.name) for row in report.rows]
+                worst = sorted(loss for loss in losses if loss[0] < 0)
+                below = [(name, points(loss)) for loss, name in worst[:4]]
+                findings.append((f"{model.name} is below {baseline.name}", below))
     return [finding for finding in findings if finding[1]][:4]
 
 
@@ -154,10 +141,6 @@ def _definition(report: PerClassReport) -> tuple[str, str]:
 
 def _score(row: ClassRow, model: ModelSummary) -> float:
     return row.iou.get(model.name, math.nan)
-
-
-def _or_zero(value: float | None) -> float:
-    return value if value is not None and math.isfinite(value) else 0.0
 
 
 def _sha256(text: str) -> str:

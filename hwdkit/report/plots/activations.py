@@ -61,8 +61,8 @@ def activations(rows: Sequence[ActivationRow], *, temperature: float, form: Form
                 )
                 _outline(panel, row)
                 share = row.maps[name].on_class
-                told = "class absent" if share is None else f"{100 * share:.1f} % on the class"
-                panel.set_xlabel(told, fontsize=8, labelpad=2, color=QUIET)
+                label = "class absent" if share is None else f"{100 * share:.1f} % on the class"
+                panel.set_xlabel(label, fontsize=8, labelpad=2, color=QUIET)
             bar = figure.colorbar(drawn, ax=line, fraction=0.03, pad=0.01, aspect=15)
             bar.outline.set_visible(False)
             bar.ax.tick_params(labelsize=7, length=0)

@@ -8,7 +8,7 @@ import matplotlib
 
 from hwdkit.measure.comparison import Comparison
 from hwdkit.report.palette import BASELINE, STUDENT
-from hwdkit.report.plots.style import INK, LINE, STYLE, Form, encoded, new_panels, shown_name
+from hwdkit.report.plots.style import INK, STYLE, Form, encoded, new_panels, shown_name
 
 
 def intervals(comparison: Comparison, form: Form = "png") -> bytes:
@@ -28,7 +28,7 @@ def intervals(comparison: Comparison, form: Form = "png") -> bytes:
         names = [f"{shown_name(each.method)} − {shown_name(each.against)}" for each in known]
         panel.set_yticks(range(len(known)), names, color=INK)
         panel.set_ylim(max(1, len(known)) - 0.4, -0.6)
-        panel.grid(axis="x", color=LINE, linewidth=0.8)
+        panel.grid(axis="x")
         setting = comparison.setting
         panel.set_xlabel(f"difference of mIoU, points, with {setting.confidence:g} % intervals")
         return encoded(figure, form)

@@ -8,8 +8,8 @@ from typing import Any
 
 import matplotlib
 
-from hwdkit.report.palette import BASELINE, OTHERS, STUDENT, TEACHER
-from hwdkit.report.plots.style import LINE, QUIET, STYLE, Form, encoded, new_panels, shown_name
+from hwdkit.report.palette import BASELINE, TEACHER
+from hwdkit.report.plots.style import HUES, QUIET, STYLE, Form, encoded, new_panels, shown_name
 
 NOT_A_TERM = {"step", "epoch", "lr", "miou", "macc", "pixel_accuracy", "total", "loss"}
 UNITS = ("_ms", "_s", "_mib", "_per_s", "_norm", "_seconds")
@@ -31,11 +31,12 @@ def curves(
     """
     lines = [row for row in rows if _is_number(row.get("step"))]
     losses = list(terms) if terms is not None else _term_keys(lines)
-    wanted = {"loss": losses, "learning rate": ["lr"], "mIoU, %": ["miou"]}
-    series = {title: [(key, *_series(lines, key)) for key in keys] for title, keys in wanted.items()}
-    series = {title: [line for line in drawn if line[1]] for title, drawn in series.items()}
-    series = {title: drawn for title, drawn in series.items() if drawn}
-    colours = [STUDENT.light, *(tone.light for tone in OTHERS), TEACHER.light, BASELINE.light]
+    keys_of = {"loss": losses, "learning rate": ["lr"], "mIoU, %": ["miou"]}
+    series = {title: [(key, *_series(lines, key)) for key in keys] for title, keys in keys_of.items()}
+    series = {
+        title: shown for title, drawn in series.items() if (shown := [each for each in drawn if each[1]])
+    }
+    colours = [*HUES, TEACHER.light, BASELINE.light]
     with matplotlib.rc_context(STYLE):
         figure, panels = new_panels(max(1, len(series)), height=1.7)
         for panel, (title, drawn) in zip(panels, series.items(), strict=False):
@@ -47,7 +48,7 @@ def curves(
                     steps, shown, color=colour, linewidth=1.6, marker=dot, markersize=4, label=shown_name(key)
                 )
             panel.set_title(title, loc="left", fontsize=10, color=QUIET)
-            panel.grid(axis="y", color=LINE, linewidth=0.8)
+            panel.grid(axis="y")
             panel.sharex(panels[0])
             if len(drawn) > 1:
                 panel.legend(frameon=False, fontsize=9, loc="upper right")
@@ -56,8 +57,8 @@ def curves(
 
 
 def _term_keys(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    found = {key: None for line in lines for key, value in line.items() if _is_number(value)}
-    return [key for key in found if key not in NOT_A_TERM and not key.endswith(UNITS)]
+    keys = dict.fromkeys(key for line in lines for key, value in line.items() if _is_number(value))
+    return [key for key in keys if key not in NOT_A_TERM and not key.endswith(UNITS)]
 
 
 def _series(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:

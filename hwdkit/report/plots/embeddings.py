@@ -61,8 +61,10 @@ def embeddings(
                 points[:, 0], points[:, 1], c=colours[shuffled], s=7, edgecolors="#00000055", linewidths=0.2
             )
             panel.set_title(shortened(name, 26), fontsize=9, color=INK, pad=3)
-            told = "–" if embedding.silhouette is None else f"{embedding.silhouette:.3f}".replace("-", "−")
-            panel.set_xlabel(f"silhouette {told}", fontsize=8, labelpad=3, color=QUIET)
+            silhouette = (
+                "–" if embedding.silhouette is None else f"{embedding.silhouette:.3f}".replace("-", "−")
+            )
+            panel.set_xlabel(f"silhouette {silhouette}", fontsize=8, labelpad=3, color=QUIET)
             panel.set_xticks([])
             panel.set_yticks([])
             panel.set_box_aspect(1)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import matplotlib
-from matplotlib.ticker import FuncFormatter
 
 from hwdkit.measure.types import PerClassReport
 from hwdkit.report.palette import STUDENT, model_tones
-from hwdkit.report.plots.style import INK, LINE, STYLE, Form, encoded, legend, new_panels, shown_name
+from hwdkit.report.plots.style import INK, STYLE, Form, encoded, legend, logarithmic, new_panels, shown_name
 
 CLASSES_IN_A_ROW = 7
 
@@ -35,7 +34,7 @@ def iou_bars(report: PerClassReport, form: Form = "png") -> bytes:
             panel.set_ylim(0, 100)
             panel.set_yticks([0, 50, 100])
             panel.set_xticks(range(len(chunk)), [_wrapped(row.name) for row in chunk], color=INK)
-            panel.grid(axis="y", color=LINE, linewidth=0.8)
+            panel.grid(axis="y")
         panels[0].set_ylabel("IoU, %")
         legend(figure, panels[0])
         return encoded(figure, form)
@@ -64,10 +63,8 @@ def td_ntd(report: PerClassReport, form: Form = "png") -> bytes:
         panel.set_yticks(range(len(rows)), [shown_name(row.name) for row in rows], color=INK)
         panel.set_ylim(len(rows) - 0.4, -0.6)
         panel.set_xlim(min([0.8, *ratios]), 2.2 * max([10, *ratios]))
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-        panel.tick_params(which="minor", length=0)
-        panel.grid(axis="x", color=LINE, linewidth=0.8)
+        logarithmic(panel, panel.xaxis)
+        panel.grid(axis="x")
         student, teacher = report.pair
         panel.set_xlabel(
             f"target / non-target divergence, {shown_name(student)} against {shown_name(teacher)}"

@@ -10,8 +10,13 @@ from io import BytesIO
 from typing import Literal
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from hwdkit.report.palette import OTHERS, STUDENT
+from hwdkit.report.render import printable
 
 Form = Literal["png", "svg", "pdf"]
 
@@ -28,9 +33,15 @@ STYLE = {
     "axes.edgecolor": LINE,
     "xtick.color": QUIET,
     "ytick.color": QUIET,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
     "svg.fonttype": "path",
     "svg.hashsalt": "hwdkit",  # the same report gives the same bytes
 }
+
+HUES = (STUDENT.light, *(tone.light for tone in OTHERS))
+MARKS = "osD^vPX*"
+"""Of the lines in a panel, one after the other."""
 
 DATELESS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
@@ -45,6 +56,18 @@ def new_panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
         panel.tick_params(length=0)
         panel.set_axisbelow(True)
     return figure, panels
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Write the numbers of an axis as 0.1, 1, 10, a logarithmic one's too."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def logarithmic(panel: Axes, axis: Axis) -> None:
+    """Write the decades of an axis that is logarithmic, and nothing between them."""
+    plain_ticks(axis)
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    panel.tick_params(which="minor", length=0)
 
 
 def legend(figure: Figure, panel: Axes) -> None:
@@ -63,5 +86,4 @@ def encoded(figure: Figure, form: Form) -> bytes:
 
 def shown_name(name: str) -> str:
     """Make a name drawable: matplotlib hides legend entries that start with an underscore."""
-    plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
-    return plain.replace("_", " ").strip()
+    return printable(name).replace("_", " ").strip()

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from hwdkit.report.palette import BASELINE as GREY
-from hwdkit.report.palette import OTHERS, STUDENT
-from hwdkit.report.plots.style import LINE, QUIET, STYLE, WIDTH, Form, encoded, legend, new_panels, shown_name
+from hwdkit.report.palette import OTHERS
+from hwdkit.report.plots.style import (
+    HUES,
+    MARKS,
+    QUIET,
+    STYLE,
+    WIDTH,
+    Form,
+    encoded,
+    legend,
+    new_panels,
+    plain_ticks,
+    shown_name,
+)
+from hwdkit.report.render import plain_value
 from hwdkit.report.sweep import BASELINE, GRID, CellResult, Metric, SweepReport, short_keys
 
 MOST_PANELS = 6
 MOST_LINES = 8
-MARKS = "osD^vPX*"
 
 
 def can_draw(report: SweepReport) -> str:
@@ -54,9 +65,9 @@ def miou_lines(report: SweepReport, form: Form = "png", *, metric: Metric = "las
         for panel, fixed in zip(drawn, panels, strict=True):
             _draw(panel, report, fixed, metric)
             panel.sharey(drawn[0])
-            panel.grid(axis="y", color=LINE, linewidth=0.8)
+            panel.grid(axis="y")
             panel.set_ylabel(f"{metric} val mIoU, %")
-            title = ", ".join(f"{shown_name(key)} = {_text(value)}" for key, value in fixed.items())
+            title = ", ".join(f"{shown_name(key)} = {plain_value(value)}" for key, value in fixed.items())
             panel.set_title(title, loc="left", fontsize=10, color=QUIET)
         drawn[-1].set_xlabel(report.keys[0])
         if len(drawn[0].get_legend_handles_labels()[1]) > 1:
@@ -81,15 +92,14 @@ def _draw(panel: Axes, report: SweepReport, fixed: dict[str, Any], metric: Metri
     places = _axis(panel, _distinct(report, key))
     second = report.keys[1] if len(report.keys) > 1 else None
     groups = _distinct(report, second) if second else [None]
-    colours = [STUDENT.light, *(tone.light for tone in OTHERS)]
     for number, group in enumerate(groups):
         line = [cell for cell in cells if second is None or cell.values[second] == group]
-        label = report.recipe if second is None else f"{name[1]} = {_text(group)}"
-        placed = [(places[_text(cell.values[key])], cell) for cell in line if cell.mean(metric) is not None]
+        label = report.recipe if second is None else f"{name[1]} = {plain_value(group)}"
+        placed = [
+            (places[plain_value(cell.values[key])], cell) for cell in line if cell.mean(metric) is not None
+        ]
         known = sorted(placed, key=lambda pair: pair[0])
-        _errorbars(
-            panel, known, metric, colour=colours[number % len(colours)], mark=MARKS[number], label=label
-        )
+        _errorbars(panel, known, metric, colour=HUES[number % len(HUES)], mark=MARKS[number], label=label)
     _horizontals(panel, report, metric)
 
 
@@ -125,15 +135,15 @@ def _horizontals(panel: Axes, report: SweepReport, metric: Metric) -> None:
 def _axis(panel: Axes, values: list[Any]) -> dict[str, float]:
     """Set the x axis up; where each value lies, by its text."""
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        panel.set_xticks(range(len(values)), [shown_name(_text(value)) for value in values])
-        return {_text(value): float(place) for place, value in enumerate(values)}
+        panel.set_xticks(range(len(values)), [shown_name(plain_value(value)) for value in values])
+        return {plain_value(value): float(place) for place, value in enumerate(values)}
     if log_spaced(values):
         panel.set_xscale("log")
         panel.xaxis.set_minor_locator(NullLocator())
     if len(values) <= 8:
         panel.set_xticks(values)
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    return {_text(value): float(value) for value in values}
+    plain_ticks(panel.xaxis)
+    return {plain_value(value): float(value) for value in values}
 
 
 def _panels(report: SweepReport) -> list[dict[str, Any]]:
@@ -146,9 +156,5 @@ def _panels(report: SweepReport) -> list[dict[str, Any]]:
 
 
 def _distinct(report: SweepReport, key: str) -> list[Any]:
-    found = {_text(cell.values[key]): cell.values[key] for cell in report.cells if cell.line == GRID}
-    return list(found.values())
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    by_text = {plain_value(cell.values[key]): cell.values[key] for cell in report.cells if cell.line == GRID}
+    return list(by_text.values())

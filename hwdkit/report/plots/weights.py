@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib
-from matplotlib.ticker import FuncFormatter
 
 from hwdkit.measure.channel_weights import ChannelWeights
 from hwdkit.measure.overlay import Colour
-from hwdkit.report.palette import OTHERS, STUDENT, Tone, hex_colour
+from hwdkit.report.palette import Tone, hex_colour
 from hwdkit.report.plots.images import shortened
-from hwdkit.report.plots.style import INK, LINE, QUIET, STYLE, Form, encoded, legend, new_panels, shown_name
-
-MARKS = "osD^vPX*"
+from hwdkit.report.plots.style import (
+    HUES,
+    INK,
+    MARKS,
+    QUIET,
+    STYLE,
+    Form,
+    encoded,
+    legend,
+    logarithmic,
+    new_panels,
+    shown_name,
+)
 
 LEAST_DRAWN = 1e-3
 """A channel that weighs a thousandth weighs nothing; the curves fall by fifty more decades."""
@@ -44,7 +53,7 @@ def weight_bars(
         panel.axvline(1, color=INK, linewidth=1)
         panel.set_yticks(range(len(shown)), [shortened(classes[c], 28) for c in shown], color=INK)
         panel.set_ylim(len(shown) - 0.4, -0.6)
-        panel.grid(axis="x", color=LINE, linewidth=0.8)
+        panel.grid(axis="x")
         panel.set_xlabel("mean weight of the class's channel; 1 = plain CWD")
         if len(students) > 1:
             legend(figure, panel)
@@ -76,7 +85,7 @@ def weight_lines(
                 linewidth=1.8,
                 label=shortened(classes[c], 18),
             )
-        panel.grid(axis="y", color=LINE, linewidth=0.8)
+        panel.grid(axis="y")
         panel.set_xlabel("step")
         panel.set_ylabel("mean weight; 1 = plain CWD")
         legend(figure, panel)
@@ -91,26 +100,23 @@ def smoothing_lines(weights: Sequence[float], curves: Mapping[str, Sequence[floa
         curves: what it is called -> (P,) factors; what is below `LEAST_DRAWN` leaves the panel.
         form: `png`, `svg` or `pdf`.
     """
-    colours = [STUDENT.light, *(tone.light for tone in OTHERS)]
     with matplotlib.rc_context(STYLE):
         figure, (panel,) = new_panels(1, height=3.4)
         for number, (name, values) in enumerate(curves.items()):
             panel.plot(
                 weights,
                 [max(value, LEAST_DRAWN / 10) for value in values],  # a logarithm needs one
-                color=colours[number % len(colours)],
+                color=HUES[number % len(HUES)],
                 linewidth=1.8,
                 label=name,
             )
         known = [value for values in curves.values() for value in values if value > 0]
         panel.set_yscale("log")
         panel.set_ylim(max(LEAST_DRAWN, 0.7 * min(known)), 1.5 * max(known))
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-        panel.tick_params(which="minor", length=0)
+        logarithmic(panel, panel.yaxis)
         panel.axhline(1, color=QUIET, linewidth=0.8)
         panel.axvline(0, color=QUIET, linewidth=0.8)
-        panel.grid(axis="y", color=LINE, linewidth=0.8)
+        panel.grid(axis="y")
         panel.set_xlabel("normalised divergence of the channel")
         panel.set_ylabel("weight, relative to a channel at 0")
         legend(figure, panel)
