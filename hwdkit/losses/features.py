@@ -23,7 +23,7 @@ class FeatureLoss(Loss):
     the number of channels may differ here.
 
     Args:
-        tap: "logits", "embedding" or a stage: see `Segmenter.tap_names`.
+        tap: "logits", "embedding" or a stage: see `Network.tap_channels`.
         teacher_tap: the teacher's map, where it goes by another name; None = the same.
         channels: of the two maps, student first, where the loss depends on them.
 
