@@ -25,7 +25,7 @@ from hwdkit.prepare.prepare import prepare
 from hwdkit.prepare.scenes import SceneOptions
 from hwdkit.report.palette import hex_colour
 from hwdkit.report.table import Cell, Column, Table
-from hwdkit.terminal.progress import progress_bars
+from hwdkit.terminal.console import progress_of_jobs
 from hwdkit.types import IGNORE
 
 IDS_SHOWN = 6
@@ -50,7 +50,7 @@ def run(options: PrepareData) -> dict[str, Any]:
     drawn: dict[str, Any] = {key: value for key, value in sizes.items() if value is not None}
     home = options.data_root / name
     identity = _identity(home / FILE_NAME)
-    with _writing_below(options.data_root), progress_bars() as progress:
+    with _writing_below(options.data_root), progress_of_jobs() as progress:
         index = prepare(
             name,
             root=options.data_root,

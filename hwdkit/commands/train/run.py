@@ -28,8 +28,8 @@ from hwdkit.models.network import Network
 from hwdkit.prepare.prepare import prepare
 from hwdkit.recipe.load import digest, dump
 from hwdkit.recipe.schema import Recipe
+from hwdkit.terminal.console import progress_of_jobs
 from hwdkit.terminal.memory import explained_memory
-from hwdkit.terminal.progress import progress_bars
 from hwdkit.terminal.signals import StopRequest
 
 log = logging.getLogger("hwdkit")
@@ -123,7 +123,7 @@ def prepared_index(dataset: str, data_root: Path) -> DatasetIndex:
     def index_it() -> None:
         missing = not (data_root / dataset / FILE_NAME).is_file()
         if missing and dataset in DATASETS and dataset != SCENES.name:
-            with progress_bars() as progress:
+            with progress_of_jobs() as progress:
                 prepare(dataset, root=data_root, progress=progress)  # or says where to get it
 
     on_main_rank(index_it)
