@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable
-from pathlib import Path
 
 import plain
 import torch
@@ -27,7 +26,6 @@ from torch import Tensor, nn
 from hwdkit.distributed import Ranks
 from hwdkit.engine import build
 from hwdkit.engine.loop import Training
-from hwdkit.engine.networks import Loaded
 from hwdkit.engine.objectives import Teach
 from hwdkit.measure.memory import peak_bytes
 from hwdkit.models.segmenter import Segmenter
@@ -99,8 +97,7 @@ def product(
     """The student, its losses and optimizer, and the teacher, as `hwdkit distill` makes them."""
     recipe = described("ade20k-r18-hwd", amp, channels_last=channels_last)
     run = build.training(recipe, copy.deepcopy(student), ranks, teacher)
-    loaded = Loaded(teacher, Path("none"), (), (), {})
-    return run, build.teach(recipe, loaded, run.objective, ranks)
+    return run, build.teach(recipe.train, teacher, run.objective, ranks)
 
 
 def our_losses(run: Training, teach: Teach, batch: Batch, amp: str) -> float:

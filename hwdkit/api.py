@@ -11,17 +11,17 @@ from typing import Any, TypeVar, overload
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from hwdkit.checkpoints.files import load_model
 from hwdkit.commands.train import run as recipes
-from hwdkit.data.iterables import Reader, pairs, training_batches
-from hwdkit.distributed import Ranks, started
-from hwdkit.engine import build
+from hwdkit.data.iterables import Reader, is_dataset, pairs, training_batches
+from hwdkit.distributed import Ranks, copy_from_main_rank, started
+from hwdkit.engine import build, switches
 from hwdkit.engine.evaluate import Evaluation
 from hwdkit.engine.evaluate import evaluate as evaluate_network
-from hwdkit.engine.networks import load_network, load_weights, network_in, self_description
-from hwdkit.engine.objectives import Objective, frozen_teacher
+from hwdkit.engine.networks import load_network, load_weights, network_file, self_description
+from hwdkit.engine.objectives import Objective
 from hwdkit.engine.run import Run, Trained, finished
 from hwdkit.engine.rundir import RunDir
 from hwdkit.engine.train import train as train_run
@@ -34,6 +34,7 @@ from hwdkit.recipe import settings as written
 from hwdkit.recipe.load import in_line
 from hwdkit.recipe.load import load as load_recipe
 from hwdkit.recipe.protocol import Protocol
+from hwdkit.terminal import console
 
 __all__ = ["Evaluation", "Protocol", "Trained", "adapt", "distill", "evaluate", "fit", "load"]
 
@@ -67,7 +68,8 @@ def fit(
     """Train a student by any losses, with or without a teacher, by the loop that recipes are trained by.
 
     Args:
-        student: trained in place; of `adapt` or `load`.
+        student: from `adapt` or `load`; trained in place. Parameters without requires_grad stay as they are;
+            with `train={"ema": 0.999}` it ends with the averaged weights.
         teacher: put into eval mode and frozen for good; None when no loss reads one.
         data: a Dataset of (image, label), shuffled and batched here, or an iterable of batches, such as a
             DataLoader. Images are uint8 RGB (3, H, W), labels (H, W) class numbers, 255 = ignore.
@@ -75,8 +77,9 @@ def fit(
         iterations: optimizer steps.
         lr: of the first step; it decays as (1 - step / iterations) ** 0.9.
         batch_size: of a Dataset.
-        validate: data for the mIoU every `evaluate_every` steps and at the end.
-        classes: their names, for reports.
+        validate: data for the mIoU every `evaluate_every` steps and at the end, as in `evaluate`.
+        classes: their names, for reports; by default those of the checkpoint that the student was loaded
+            from.
         out: an ordinary run directory; must be new or empty. None: nothing is written.
         resume: continue the run in `out`, exactly: same arguments, same data.
         seed: of data order, augmentation and dropout.
@@ -91,9 +94,11 @@ def fit(
     Raises:
         RecipeError: an argument makes no sense, or `out` holds another run.
         DataError: an image or a label is not what it must be.
-        DivergedError, Interrupted: as on the command line.
+        DivergedError: a loss or a weight is not finite.
+        Cancelled, Interrupted: Ctrl-C or SIGTERM, after saving to `out`. Without `out`, or in a thread other
+            than the main one, they are Python's own.
     """
-    given = written.settings(
+    settings = written.settings(
         seed=seed,
         optimizer={"lr": lr, **(optimizer or {})},
         train={"iterations": iterations, "batch_size": batch_size, **(train or {})},
@@ -102,7 +107,7 @@ def fit(
     if resume and out is None:
         raise RecipeError("resume=True needs out=: the run directory to continue")
     folder = RunDir(Path(out)) if out is not None else None
-    text = written.dump(given, {name: (type(loss).__name__, loss.factor) for name, loss in losses.items()})
+    text = written.dump(settings, {name: (type(loss).__name__, loss.factor) for name, loss in losses.items()})
     if folder and resume:
         if trained := finished(folder):
             log.info("%s is finished: nothing to do", folder.path)
@@ -111,52 +116,57 @@ def fit(
     elif folder:
         folder.require_unused()
     reader = Reader(student.classes, normalises=_normalises(student, teacher))
-    with started(cpu=cpu) as ranks, _plain_log():
+    name = folder.path.name if folder else type(student).__name__
+    with switches.for_training(settings.train.deterministic), started(cpu=cpu) as ranks, _trainable(student):
+        _show_log()
         torch.manual_seed(seed)
-        objective = Objective(student, losses)
-        build.require_possible(given.train, ranks.device)
-        training = build.optimised(objective, given, ranks)
+        build.require_possible(settings.train, ranks.device)
+        training = build.optimised(Objective(student, losses), settings, ranks)
+        teach = None
+        if teacher is not None:
+            copy_from_main_rank(teacher.to(ranks.device))
+            teach = build.teach(settings.train, teacher, training.objective, ranks)
 
         def stream(step: int) -> Any:
             return training_batches(
                 data,
                 reader,
-                batch_size=given.train.batch_size,
+                batch_size=settings.train.batch_size,
                 seed=seed,
                 start_step=step,
                 rank=ranks.rank,
                 world=ranks.world,
-                accumulate=given.train.accumulate,
+                accumulate=settings.train.accumulate,
                 workers=workers,
             )
 
-        teach = None
-        if teacher is not None:
-            teach = frozen_teacher(
-                teacher.to(ranks.device),
-                taps=objective.teacher_taps,
-                amp=build.amp_type(given.train.amp),
-                aux=objective.reads_teacher_aux,
-            )
-        return train_run(
+        def validation(student: Network) -> dict[str, Any]:
+            assert validate is not None
+            with switches.for_validation(compiled=settings.train.compile):
+                return _evaluation(student, validate, reader, ranks, Protocol()).scores()
+
+        trained = train_run(
             training,
             stream,
             teach,
-            plan=build.plan(given),
+            plan=build.plan(settings),
             run=Run(
-                name=folder.path.name if folder else type(student).__name__,
-                describe=_describe(student, classes, name=folder.path.name if folder else ""),
+                name=name,
+                describe=_describe(student, classes, name=name if folder else ""),
                 folder=folder,
                 recipe=text,
                 facts={"command": "fit", "teacher_sha256": _digest(teacher) if teacher is not None else None},
                 resume=resume,
-                keep_evaluated=given.train.keep_evaluated,
+                keep_evaluated=settings.train.keep_evaluated,
                 resumed_by="the same call of hwdkit.fit with resume=True",
                 on_start=lambda: log.info("run directory: %s", folder.path) if folder else None,
             ),
-            evaluate=_validation(validate, reader, ranks) if validate is not None else None,
+            evaluate=validation if validate is not None else None,
             ranks=ranks,
         )
+        if training.ema:
+            student.load_state_dict(training.ema.average)
+        return trained
 
 
 def evaluate(
@@ -165,8 +175,9 @@ def evaluate(
     """Count a network's class maps against the labels, at the images' own size.
 
     Args:
-        network: of `adapt` or `load`; its training mode is kept.
-        data: as in `fit`; images may differ in size when they come one at a time.
+        network: from `adapt` or `load`; its training mode is kept.
+        data: as in `fit`; images may differ in size when they come one at a time. Of several processes each
+            takes its share of a Dataset; a DataLoader must yield the process's own.
         protocol: windows, scales, flips, and the rule for absent classes; None: whole images once.
         cpu: do not use a GPU.
 
@@ -215,10 +226,10 @@ def distill(
         changes["train.iterations"] = iterations
     loaded = load_recipe(recipe, overrides=[f"{key}={in_line(value)}" for key, value in changes.items()])
     by = str(teacher) if teacher is not None else None
-    with _plain_log():
-        return recipes.train(
-            loaded.student_taught(by=by), data_root=Path(data_root), out=Path(out) if out else None, cpu=cpu
-        )
+    _show_log()
+    return recipes.train(
+        loaded.student_taught(by=by), data_root=Path(data_root), out=Path(out) if out else None, cpu=cpu
+    )
 
 
 @overload
@@ -238,8 +249,7 @@ def load(path: str | Path, *, into: nn.Module | None = None) -> nn.Module:
     """
     if into is None:
         return load_network(Path(path)).model.eval()
-    file = Path(path)
-    file = (network_in(file) or file) if file.is_dir() else file
+    file = network_file(Path(path))
     state, _ = load_model(file)
     load_weights(into, state, where=str(file))
     return into.eval()
@@ -302,26 +312,26 @@ def _describe(student: Network, classes: Sequence[str] | None, *, name: str) -> 
     if len(names) != student.classes:
         raise RecipeError(f"classes names {len(names)}, but the student has {student.classes}")
 
-    palette = [[(37 * i) % 256, (91 * i) % 256, (151 * i) % 256] for i in range(student.classes)]
+    labels = {
+        "classes": list(names),
+        "palette": [[(37 * i) % 256, (91 * i) % 256, (151 * i) % 256] for i in range(student.classes)],
+        "dataset": name or "none",
+    }
+    if classes is None:  # the network keeps speaking of the classes that it was loaded with
+        labels |= {key: student.about[key] for key in labels if key in student.about}
 
     def describe(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        about = {"classes": list(names), "palette": palette, "dataset": name or "none", "role": "student"}
-        return {**self_description(student), **about, "recipe": name, "step": step, "metrics": dict(metrics)}
+        facts = {"role": "student", "recipe": name, "step": step, "metrics": dict(metrics)}
+        return {**self_description(student), **labels, **facts}
 
     return describe
 
 
-def _validation(data: Data, reader: Reader, ranks: Ranks) -> Callable[[Network], dict[str, Any]]:
-    def validate(student: Network) -> dict[str, Any]:
-        result = _evaluation(student, data, reader, ranks, Protocol())
-        return {"miou": result.miou, "macc": result.macc, "pixel_accuracy": result.pixel_accuracy}
-
-    return validate
-
-
 def _evaluation(network: Network, data: Data, reader: Reader, ranks: Ranks, protocol: Protocol) -> Evaluation:
-    shared = (pair for pair in pairs(data, reader) if pair[0] % ranks.world == ranks.rank)
-    return evaluate_network(network, shared, protocol, ranks=ranks)
+    """A Dataset is shared out between processes; anything else yields each process's own share."""
+    if is_dataset(data):
+        data = Subset(data, range(ranks.rank, len(data), ranks.world))  # type: ignore[arg-type]
+    return evaluate_network(network, pairs(data, reader), protocol, ranks=ranks)
 
 
 def _digest(network: nn.Module) -> str:
@@ -334,10 +344,23 @@ def _digest(network: nn.Module) -> str:
 
 
 @contextmanager
-def _plain_log() -> Iterator[None]:
-    """Show the log on stderr as the command line does, unless the caller's program handles it already."""
-    from hwdkit.terminal import console
+def _trainable(student: Network) -> Iterator[None]:
+    """Let parameters that a run freezes, because its losses do not reach them, be trainable again afterwards.
 
+    Raises:
+        RecipeError: there is no parameter to train.
+    """
+    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise RecipeError("student has no parameter with requires_grad: there is nothing to train")
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def _show_log() -> None:
+    """Show the log on stderr as the command line does, unless the caller's program handles it already."""
     if not (log.handlers or logging.getLogger().handlers):
         console.set_up_logging()
-    yield

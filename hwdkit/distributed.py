@@ -63,7 +63,7 @@ def _number(name: str) -> int:
 
 @contextmanager
 def started(*, cpu: bool = False) -> Iterator[Ranks]:
-    """Join the process group if there is one to join, and leave it at the end.
+    """Join the process group if there is one to join, and leave it at the end; one that exists is kept.
 
     Args:
         cpu: work on the CPU even where there is a GPU.
@@ -83,6 +83,9 @@ def started(*, cpu: bool = False) -> Iterator[Ranks]:
     device = torch.device("cuda", local) if use_cuda else torch.device("cpu")
     if use_cuda:
         torch.cuda.set_device(device)
+    if dist.is_available() and dist.is_initialized():  # by the caller's own script
+        yield Ranks(dist.get_rank(), dist.get_world_size(), device)
+        return
     if world == 1:
         yield Ranks(0, 1, device)
         return
@@ -179,6 +182,13 @@ def on_main_rank(work: Callable[[], None]) -> None:
         raise verdict[0]
 
 
+def copy_from_main_rank(module: nn.Module) -> None:
+    """Give everyone the main rank's parameters and buffers."""
+    if _grouped():
+        for tensor in (*module.parameters(), *module.buffers()):
+            dist.broadcast(tensor.data, 0)
+
+
 def wait_for_all() -> None:
     """Return when every rank has come here."""
     if _grouped():
@@ -216,7 +226,7 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
     def _normalise_over_ranks(self, x: Tensor) -> Tensor:
         # Under autocast x is bfloat16, whose sums are good for two digits.
         values = x if x.dtype == torch.float64 else x.float()
-        count = x.numel() // x.shape[1] * dist.get_world_size()  # every rank holds as many images
+        count = x.numel() // x.shape[1] * world_size()  # every rank holds as many images
         mean = differentiable_sum_over_ranks(values.sum((0, 2, 3))) / count
         # Deviations from the common mean, not E[x^2] - mean^2: that cancels when the mean is large.
         centred = values - mean[:, None, None]
@@ -228,20 +238,31 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
                 self.running_var.lerp_(var.detach() * count / max(count - 1, 1), momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
-        scale = torch.rsqrt(var + self.eps) * self.weight
-        normalised: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
+        scale = torch.rsqrt(var + self.eps)
+        scale = scale * self.weight if self.affine else scale
+        normalised: Tensor = centred * scale[:, None, None]
+        if self.affine:
+            normalised = normalised + self.bias[:, None, None]
         return normalised.to(x.dtype)
 
 
 def sync_batchnorm_on_cpu(module: nn.Module) -> nn.Module:
-    """Replace every BatchNorm2d below `module` by one that shares statistics over gloo ranks; keys stay."""
+    """Replace every BatchNorm2d below `module` by one that shares statistics over gloo ranks.
+
+    Parameters and buffers stay the same objects: what was frozen stays frozen.
+    """
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            shared = GlooSyncBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
-            shared.load_state_dict(child.state_dict())
-            for inner in ("drop", "act"):
-                if isinstance(getattr(child, inner, None), nn.Module):
-                    shared.add_module(inner, getattr(child, inner))
+            shared = GlooSyncBatchNorm(
+                child.num_features,
+                eps=child.eps,
+                momentum=child.momentum,
+                affine=child.affine,
+                track_running_stats=child.track_running_stats,
+            )
+            shared._parameters.update(child._parameters)
+            shared._buffers.update(child._buffers)
+            shared._modules.update(child._modules)
             setattr(module, name, shared.train(child.training))
         else:
             sync_batchnorm_on_cpu(child)

@@ -13,6 +13,7 @@ import torch
 from downloads import ade20k as ade20k
 from downloads import camvid as camvid
 from downloads import cityscapes as cityscapes
+from tiny_runs import Pair, trained_pair
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
@@ -27,3 +28,9 @@ def log_as_imported() -> None:
     logger.handlers.clear()
     logger.propagate = True
     logger.setLevel(logging.INFO)
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A tiny trained teacher and student; whoever changes a folder copies it first."""
+    return trained_pair(tmp_path_factory.getbasetemp() / "tiny-runs")

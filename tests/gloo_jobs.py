@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+import hwdkit
 from hwdkit.distributed import (
     GlooSyncBatchNorm,
     Ranks,
@@ -257,6 +259,44 @@ def every_reduction(ranks: Ranks) -> dict[str, float]:
     }
 
 
+class Noise(Dataset[tuple[Tensor, Tensor]]):
+    """Eight images that differ each time that they are read, as augmentation makes them."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        label = (torch.arange(32) // 8 + i).remainder(CLASSES).expand(32, 32).contiguous()
+        return (label * 40 + torch.randint(0, 9, (3, 32, 32))).to(torch.uint8), label
+
+
+def fitted(ranks: Ranks) -> dict[str, Any]:
+    """`hwdkit.fit`: a module with a frozen batch norm, whose weights each process draws on its own."""
+    torch.manual_seed(ranks.rank)
+    layers = (nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, CLASSES, 1))
+    module, teacher = nn.Sequential(*layers), nn.Conv2d(3, CLASSES, 3, stride=4, padding=1)
+    module[1].requires_grad_(False)
+    student = hwdkit.adapt(module, CLASSES)
+    still = [Noise()[i] for i in range(5)]
+    trained = hwdkit.fit(
+        student,
+        hwdkit.adapt(teacher, CLASSES),
+        Noise(),
+        losses={"ce": hwdkit.CrossEntropy(), "hwd": hwdkit.HWD(mu=1.0)},
+        iterations=3,
+        batch_size=4,
+        validate=still,
+        cpu=True,
+        train={"ema": 0.5, "accumulate": 2},
+    )
+    return {
+        "weights": dict(module.named_parameters()),
+        "last": trained.last,
+        "frozen": [name for name, value in module.named_parameters() if not value.requires_grad],
+        "evaluated": hwdkit.evaluate(student, still, cpu=True),
+    }
+
+
 def failed_on_main(ranks: Ranks) -> list[str]:
     """What every rank hears of a mistake that only the main one can find."""
 
@@ -289,6 +329,7 @@ JOBS: tuple[Callable[[Ranks], Any], ...] = (
     mobilenet,
     evaluated,
     every_reduction,
+    fitted,
     failed_on_main,
     agreed,
 )

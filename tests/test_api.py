@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_runs import environment
+from tiny_runs import Pair, environment
+from tiny_runs import hwdkit as command_line
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import hwdkit
-from hwdkit.errors import CheckpointError, DataError, RecipeError
+from hwdkit.errors import Cancelled, CheckpointError, DataError, RecipeError
 
 CLASSES = 3
 
@@ -181,6 +184,92 @@ def test_a_finished_run_is_given_back_and_another_is_not_overwritten(tmp_path: P
         run(Blocks(), out=tmp_path / "none", resume=True)
 
 
+class CtrlC(hwdkit.Loss):
+    """Presses Ctrl-C in its second step."""
+
+    reads_teacher = False
+    steps = 0
+
+    def forward(self, student: Any, teacher: Any, label: Tensor) -> Tensor:
+        self.steps += 1
+        if self.steps == 2:
+            signal.raise_signal(signal.SIGINT)
+        return student.logits.sum() * 0
+
+
+def test_ctrl_c_saves_where_there_is_a_folder_and_leaves_at_once_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(Cancelled, match=r"saved\n.*hwdkit.fit with resume=True") as caught:
+        run(Blocks(), losses={**losses(), "stop": CtrlC()}, out=tmp_path / "run")
+    assert caught.value.exit_code == 130
+    patient = CtrlC()
+    patient.steps = 2
+    again, _ = run(Blocks(), losses={**losses(), "stop": patient}, out=tmp_path / "run", resume=True)
+    assert again.run_dir == tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(Blocks(), losses={**losses(), "stop": CtrlC()})
+
+
+def test_a_thread_can_fit(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        result, _ = pool.submit(run, Blocks(), out=tmp_path / "run").result()
+    assert result.checkpoint.is_file()
+
+
+def test_what_is_frozen_stays_so_and_what_the_losses_do_not_reach_can_be_trained_later() -> None:
+    frozen = module(0)
+    frozen[0].requires_grad_(False)
+    before = weights(frozen[0])
+    run(Blocks(), student=frozen)
+    assert equal(weights(frozen[0]), before)
+    assert not frozen[0].weight.requires_grad
+    assert frozen[4].weight.requires_grad
+    with pytest.raises(RecipeError, match="nothing to train"):
+        run(Blocks(), student=module(0).requires_grad_(False))
+    unreached = module(0)
+    unreached.register_module("spare", nn.Identity())
+    head = nn.Conv2d(3, 3, 1)
+    unreached[2].register_module("unused", head)
+    run(Blocks(), student=unreached)
+    assert head.weight.requires_grad
+
+
+def test_an_averaged_student_is_the_one_that_was_validated(tmp_path: Path) -> None:
+    result, student = run(ITEMS, validate=ITEMS, out=tmp_path / "run", train={"ema": 0.5, "amp": "bf16"})
+    assert hwdkit.evaluate(student, ITEMS, cpu=True).miou == result.last["miou"]
+    assert equal(load_file(result.checkpoint), weights(student.module))
+
+
+def test_the_switches_of_torch_are_as_they_were() -> None:
+    seen = []
+
+    class Look(hwdkit.CrossEntropy):
+        def forward(self, *maps: Any) -> Tensor:
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            return super().forward(*maps)
+
+    run(Blocks(), losses={"ce": Look()}, train={"deterministic": "strict"})
+    assert all(seen)
+    assert seen
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_network_of_hwdkit_learns_on_and_keeps_its_classes(pair: Pair, tmp_path: Path) -> None:
+    student, teacher = hwdkit.load(pair.student), hwdkit.load(pair.teacher)
+    names = student.about["classes"]
+    data = [(torch.zeros(3, 32, 32, dtype=torch.uint8), torch.zeros(32, 32, dtype=torch.long))] * 4
+    out = tmp_path / "more"
+    result = hwdkit.fit(
+        student, teacher, data, losses=losses(), iterations=2, batch_size=2, validate=data, out=out, cpu=True
+    )
+    again = hwdkit.load(out)
+    assert equal(weights(again), weights(student))
+    assert again.about["classes"] == names
+    evaluated = command_line("evaluate", "-c", out, "--data-root", pair.data, "--gpus", 0, "--json")
+    assert evaluated.code == 0, evaluated.err
+    assert [row["name"] for row in evaluated.document["per_class"]] == names
+    assert result.last["step"] == again.about["metrics"]["step"] == 2
+
+
 def test_a_resumed_run_cannot_become_another(tmp_path: Path) -> None:
     class Stop(Exception):
         pass
@@ -287,6 +376,7 @@ def test_data_that_ends_or_holds_nothing_is_told() -> None:
     ("options", "message"),
     [
         ({"losses": {}}, "nothing to train"),
+        ({"losses": {"keys": hwdkit.CrossEntropy()}}, "cannot be named keys"),
         ({"losses": {"ce": nn.CrossEntropyLoss()}}, "is a CrossEntropyLoss, not a Loss"),
         ({"losses": {"at": hwdkit.losses.AT()}}, "taps="),
         ({"train": {"amq": "bf16"}}, "Did you mean 'amp'"),

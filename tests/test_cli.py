@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import STUDENT, TEACHER, Outcome, Pair, environment, hwdkit, steps, trained_pair
+from tiny_runs import STUDENT, TEACHER, Outcome, Pair, environment, hwdkit, steps
 
 from hwdkit.checkpoints.files import load_model, save_model
 from hwdkit.cli import catalogue
@@ -36,11 +36,6 @@ for arguments in json.loads(sys.argv[1]):
         loaded = [name for name in ("torch", "timm", "numpy") if name in sys.modules]
         print(arguments, leaving.code, loaded, file=sys.stderr)
 """
-
-
-@pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return trained_pair(tmp_path_factory.getbasetemp() / "tiny-runs")
 
 
 @pytest.fixture(autouse=True)

@@ -129,6 +129,17 @@ def test_two_processes_log_the_losses_that_one_logs(job: str, one: Any, two: Any
 
 
 @pytest.mark.distributed
+def test_two_processes_fit_the_module_that_one_fits(one: Any, two: Any) -> None:
+    ours, theirs = two[0]["fitted"], one["fitted"]
+    assert_near(ours["weights"], theirs["weights"], rtol=1e-5, atol=2e-6)
+    assert_near(two[1]["fitted"]["weights"], ours["weights"], rtol=0, atol=0)
+    assert ours["frozen"] == theirs["frozen"] == ["1.weight", "1.bias"]
+    assert two[1]["fitted"]["evaluated"] == ours["evaluated"]
+    assert ours["evaluated"].images == 5
+    assert ours["evaluated"].miou == ours["last"]["miou"] == pytest.approx(theirs["last"]["miou"], abs=1e-3)
+
+
+@pytest.mark.distributed
 def test_a_mistake_that_the_main_rank_finds_is_everyones(one: Any, two: Any) -> None:
     told = ["already used", "run", "choose another"]
     assert [one["failed_on_main"], two[0]["failed_on_main"], two[1]["failed_on_main"]] == [told] * 3
@@ -210,10 +221,14 @@ def test_replacing_batch_norm_keeps_names_values_and_eval_outputs(jobs: ModuleTy
     model = jobs.network(3, backbone="mobilenetv2_035", backbone_options={}, aux=False)
     image = jobs.global_batch(0).image
     model(image)
+    frozen = model.backbone.bn1.requires_grad_(False).weight
     with torch.no_grad():
         before, state = model.eval()(image).logits, model.state_dict()
         shared = sync_batchnorm_on_cpu(model)
         assert torch.equal(shared(image).logits, before)
+        assert shared.train()(image).logits.isfinite().all(), "one process needs no group"
+    assert shared.eval().backbone.bn1.weight is frozen
+    assert not frozen.requires_grad
     assert list(shared.state_dict()) == list(state)
     norms = [module for module in shared.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms

@@ -8,16 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hwdkit.checkpoints.files import read_state_dict
 from hwdkit.data.dataset import SegmentationDataset
 from hwdkit.data.index import DatasetIndex
 from hwdkit.data.stream import train_stream
-from hwdkit.distributed import Ranks, sync_batchnorm_on_cpu
+from hwdkit.distributed import Ranks, copy_from_main_rank, sync_batchnorm_on_cpu
 from hwdkit.engine import requirements
 from hwdkit.engine.loop import Plan, Training
-from hwdkit.engine.networks import Loaded
 from hwdkit.engine.objectives import Objective, Teach, frozen_teacher, ramp
 from hwdkit.engine.optim import EMA, optimizer, poly_schedule
 from hwdkit.engine.rundir import newest_finished
@@ -107,11 +106,6 @@ def objective(recipe: Recipe, student: Network, teacher: Network | None = None) 
         RecipeError: a loss refuses its options, or reads a map that a network does not have.
     """
     entries = {name: entry for name, entry in recipe.losses.items() if entry.weight}
-    taken = [name for name in entries if hasattr(nn.ModuleDict(), name)]
-    if taken:
-        raise RecipeError(
-            f"a loss cannot be called {', '.join(taken)}: torch means something by it", where="losses"
-        )
     if not entries:
         raise RecipeError("every loss has weight 0: there is nothing to train", where="losses")
     losses: dict[str, Loss] = {}
@@ -162,26 +156,27 @@ def training(recipe: Recipe, student: Network, ranks: Ranks, teacher: Network | 
     return optimised(objective(recipe, student, teacher), recipe, ranks)
 
 
-def optimised(goal: Objective, recipe: Recipe | Settings, ranks: Ranks) -> Training:
+def optimised(objective: Objective, recipe: Recipe | Settings, ranks: Ranks) -> Training:
     """An objective and its optimizer on this rank's device."""
     if ranks.world > 1:
         # The losses' projectors too: their statistics must not drift apart between ranks.
         shared = convert_sync_batchnorm if ranks.device.type == "cuda" else sync_batchnorm_on_cpu
-        goal = shared(goal)  # type: ignore[assignment]
-    goal = goal.to(ranks.device)
-    _freeze_unused(goal)
+        objective = shared(objective)  # type: ignore[assignment]
+    objective = objective.to(ranks.device)
+    copy_from_main_rank(objective)  # before the average of its weights begins
+    _freeze_unused(objective)
     if recipe.train.channels_last:
-        requirements.require_sound_channels_last(goal, ranks.device)
-        goal = goal.to(memory_format=torch.channels_last)
+        requirements.require_sound_channels_last(objective, ranks.device)
+        objective = objective.to(memory_format=torch.channels_last)
     if recipe.train.compile:
-        goal.student.compile()
+        objective.student.compile()
     choice.choose(recipe.train.kernels)
-    ema = EMA(goal.student, recipe.train.ema) if recipe.train.ema else None
+    ema = EMA(objective.student, recipe.train.ema) if recipe.train.ema else None
     settings = recipe.optimizer
     return Training(
-        objective=goal,
+        objective=objective,
         optimizer=optimizer(
-            goal.named_parameters(),
+            objective.named_parameters(),
             name=settings.name,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
@@ -206,18 +201,18 @@ def require_possible(section: Train, device: torch.device) -> None:
     )
 
 
-def _freeze_unused(goal: Objective) -> None:
+def _freeze_unused(objective: Objective) -> None:
     """Freeze what no loss reaches: an auxiliary head without a weight, branches that a backbone does not use.
 
     DistributedDataParallel would wait for their gradients. They never get any, so nothing else changes.
     """
-    student = goal.student
-    losses = goal.losses.values()
+    student = objective.student
+    losses = objective.losses.values()
     reads_aux = any(loss.reads_aux for loss in losses)
     reads_logits = any(loss.reads_logits for loss in losses)
     device = next(student.parameters()).device
     mode = student.training
-    output = student.eval()(student.blank(device), goal.taps, aux=reads_aux)
+    output = student.eval()(student.blank(device), objective.taps, aux=reads_aux)
     student.train(mode)
     maps = [output.logits if reads_logits else None, output.aux, *output.taps.values()]
     reached = torch.stack([tensor.sum() for tensor in maps if tensor is not None]).sum()
@@ -228,15 +223,17 @@ def _freeze_unused(goal: Objective) -> None:
         parameter.requires_grad_(gradient is not None)
 
 
-def teach(recipe: Recipe, loaded: Loaded, goal: Objective, ranks: Ranks) -> Teach:
+def teach(section: Train, teacher: Network, objective: Objective, ranks: Ranks) -> Teach:
     """The teacher as a function on this rank's device, giving what the objective reads of it."""
-    model = fold_batch_norm(loaded.model.eval()).to(ranks.device)
-    if recipe.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    if recipe.train.compile:
-        model.compile()
+    if isinstance(teacher, Segmenter):
+        teacher = fold_batch_norm(teacher.eval())
+    teacher = teacher.to(ranks.device)
+    if section.channels_last:
+        teacher = teacher.to(memory_format=torch.channels_last)
+    if section.compile:
+        teacher.compile()
     return frozen_teacher(
-        model, taps=goal.teacher_taps, amp=amp_type(recipe.train.amp), aux=goal.reads_teacher_aux
+        teacher, taps=objective.teacher_taps, amp=amp_type(section.amp), aux=objective.reads_teacher_aux
     )
 
 

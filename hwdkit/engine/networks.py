@@ -45,15 +45,7 @@ def load_network(path: Path) -> Loaded:
     Raises:
         CheckpointError: missing, damaged, not hwdkit's, or its weights do not fit its description.
     """
-    if path.is_dir():
-        found = network_in(path)
-        if found is None:
-            raise CheckpointError(
-                "no student.safetensors or teacher.safetensors here",
-                where=str(path),
-                hint=_instead_of_network(path),
-            )
-        path = found
+    path = network_file(path)
     state, metadata = load_model(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
@@ -91,7 +83,26 @@ def load_network(path: Path) -> Loaded:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"its description cannot be understood: {first}", where=str(path)) from error
     load_weights(model, state, where=str(path))
+    model.about = metadata
     return Loaded(model, path, classes, palette, metadata)
+
+
+def network_file(path: Path) -> Path:
+    """A checkpoint's own path, or that of the trained network in a run directory.
+
+    Raises:
+        CheckpointError: the folder holds none.
+    """
+    if not path.is_dir():
+        return path
+    file = network_in(path)
+    if file is None:
+        raise CheckpointError(
+            "no student.safetensors or teacher.safetensors here",
+            where=str(path),
+            hint=_instead_of_network(path),
+        )
+    return file
 
 
 def network_in(folder: Path) -> Path | None:

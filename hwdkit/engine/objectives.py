@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from hwdkit.errors import RecipeError
 from hwdkit.losses.base import Loss, resized
 from hwdkit.models.network import Network
 from hwdkit.types import Batch, SegOutput
@@ -26,6 +27,9 @@ class Objective(nn.Module):
         losses: name -> loss (see `hwdkit.losses`); those with parameters are trained along.
         weights: name -> factor of that term; those not named have 1.
         ramps: name -> how the factor changes over training; those not named keep theirs.
+
+    Raises:
+        RecipeError: a loss has a name that a module cannot have.
     """
 
     def __init__(
@@ -36,6 +40,9 @@ class Objective(nn.Module):
         ramps: Mapping[str, Ramp] | None = None,
     ) -> None:
         super().__init__()
+        taken = [name for name in losses if "." in name or hasattr(nn.ModuleDict(), name)]
+        if taken:
+            raise RecipeError(f"a loss cannot be named {', '.join(taken)}: torch uses it", where="losses")
         self.student = student
         self.losses: Mapping[str, Loss] = nn.ModuleDict(losses)  # type: ignore[assignment]
         self.weights = dict.fromkeys(losses, 1.0) | dict(weights or {})

@@ -1,4 +1,4 @@
-"""What a run is given beside what it trains, and what it comes to."""
+"""What a run leaves behind: its name and folder, its result, its lines in the log."""
 
 from __future__ import annotations
 
@@ -96,3 +96,27 @@ def finished(folder: RunDir) -> Trained | None:
     except (KeyError, TypeError, ValueError):  # it never finished, or run.json is damaged
         return None
     return trained if whole and not moved else None
+
+
+def step_line(row: Metrics, total: int) -> str:
+    """One row of metrics.jsonl for people."""
+    terms = "  ".join(f"{key[5:]} {value:.4f}" for key, value in row.items() if key.startswith("loss_"))
+    critics = "".join(
+        f"  critic {key.removeprefix('critic_')} {value:.4f}"
+        for key, value in row.items()
+        if key.startswith("critic_")
+    )
+    left = (total - row["step"]) * row["step_ms"] / 1000
+    return (
+        f"step {row['step']:.0f}/{total}  loss {row['loss']:.4f} ({terms}){critics}  lr {row['lr']:.2e}  "
+        f"{row['step_ms']:.0f} ms/step  {left:.0f} s left"
+    )
+
+
+def validation_line(metrics: Metrics, improved: bool) -> str:
+    """The result of an evaluation during training."""
+    best = "  (best so far)" if improved else ""
+    return (
+        f"step {metrics['step']}  val mIoU {100 * metrics['miou']:.2f} %  "
+        f"pixel accuracy {100 * metrics['pixel_accuracy']:.2f} %{best}"
+    )

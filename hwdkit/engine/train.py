@@ -22,10 +22,9 @@ import torch
 from hwdkit import __version__
 from hwdkit.checkpoints.files import save_model
 from hwdkit.distributed import Ranks, on_main_rank, wait_for_all
-from hwdkit.engine import log_lines
 from hwdkit.engine.loop import Hooks, Plan, Training, fit
 from hwdkit.engine.objectives import Teach
-from hwdkit.engine.run import Metrics, Run, Trained
+from hwdkit.engine.run import Metrics, Run, Trained, step_line, validation_line
 from hwdkit.engine.rundir import RunDir
 from hwdkit.engine.scalars import Scalars
 from hwdkit.errors import CheckpointError, DataError, HwdkitError
@@ -213,7 +212,7 @@ class _Session:
     def _log(self, row: Metrics, advance: Callable[[int], None]) -> None:
         if self.ranks.is_main:
             self._record(row)
-            log.info(log_lines.step(row, self.plan.iterations))
+            log.info(step_line(row, self.plan.iterations))
             advance(int(row["step"]))
 
     def _record(self, row: Metrics) -> None:
@@ -235,7 +234,7 @@ class _Session:
         if not self.ranks.is_main:
             return
         self._record(self.latest)
-        log.info(log_lines.validation(self.latest, improved))
+        log.info(validation_line(self.latest, improved))
         if self.output and improved:
             self._save_network(self.output.best)
         if self.output and self.run.keep_evaluated:

@@ -26,7 +26,7 @@ class Loss(nn.Module):
 
     Attributes:
         paper: whom a network owes that was trained with this loss; empty = nobody.
-        taps: intermediate maps that it reads of the student: see `Segmenter.tap_names`.
+        taps: intermediate maps that it reads of the student: see `Network.tap_channels`.
         teacher_taps: the teacher's maps that these are compared with, one by one; by default of the same
             names. `forward` finds them under the student's names, at the student's sizes.
         reads_logits: whether it reads the student's logits; their head is not trained if no loss does.

@@ -24,7 +24,7 @@ class FeatureLoss(Loss):
     the number of channels may differ here.
 
     Args:
-        tap: "logits", "embedding" or a stage: see `Segmenter.tap_names`.
+        tap: "logits", "embedding" or a stage: see `Network.tap_channels`.
         teacher_tap: the teacher's map, where it has another name; None = the same. Logits are compared with
             logits only.
         channels: of the two maps, `student_channels` and `teacher_channels`, where the loss depends on them.

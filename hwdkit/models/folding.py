@@ -53,7 +53,7 @@ def fold_batch_norm(network: Segmenter) -> Segmenter:
 
 def _maps(network: Segmenter, image: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Every map that a loss can read."""
-    output = network(image, network.tap_names, aux=True)
+    output = network(image, tuple(network.tap_channels), aux=True)
     yield "logits", output.logits
     if output.aux is not None:
         yield "auxiliary logits", output.aux

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,8 @@ class Network(nn.Module):
         tap_channels: name -> channels of the intermediate maps that `forward` can hand out.
         name: how messages call it.
         contract: how it normalises uint8 RGB images; None: images are taken as they come.
+        about: what the checkpoint that it was loaded from says of it: `classes`, `palette`, `dataset`, ...;
+            empty for a new network.
     """
 
     classes: int
@@ -28,6 +32,7 @@ class Network(nn.Module):
     tap_channels: Mapping[str, int]
     name: str
     contract: InputContract | None
+    about: Mapping[str, Any] = MappingProxyType({})
 
     def forward(self, image: Tensor, taps: Sequence[str] = (), *, aux: bool | None = None) -> SegOutput:
         """Segment a batch.

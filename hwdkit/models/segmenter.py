@@ -110,8 +110,8 @@ class NetworkSpec:
 class Segmenter(Network):
     """Segment uint8 RGB images; normalisation is the network's own business.
 
-    Use `build`. Attributes: `spec` (its `input` filled in), `contract`, `backbone`, `head`, `aux_head` (or
-    None), `tap_names` (the maps that `forward` can hand out) and `tap_channels` (their channels).
+    Use `build`. Attributes beside those of `Network`: `spec` (its `input` filled in), `backbone`, `head`,
+    `aux_head` (or None).
 
     Args:
         spec: what to build on top of the backbone.
@@ -127,7 +127,6 @@ class Segmenter(Network):
         self.contract = contract
         self.name, self.classes, self.align_corners = spec.backbone, spec.classes, contract.align_corners
         channels = stage_channels(backbone)
-        self.tap_names = (*channels, "embedding")
         if spec.aux and "stage3" not in channels:
             raise RecipeError(f"backbone {spec.backbone} has one stage only: set `aux: false`")
         self.backbone = backbone
@@ -154,7 +153,7 @@ class Segmenter(Network):
 
         Args:
             image: (N, 3, H, W) RGB, uint8, or floating point with values 0..255.
-            taps: which intermediate maps to hand out; see `tap_names`.
+            taps: which intermediate maps to hand out; keys of `tap_channels`.
             aux: whether to run the auxiliary head, if there is one. None: in training mode only.
 
         Returns:
@@ -176,7 +175,7 @@ class Segmenter(Network):
         self.check_taps(taps)
         self.check_batch(len(pixels))
         stages = feature_maps(self.backbone, pixels)
-        maps = dict(zip(self.tap_names, stages, strict=False))
+        maps = dict(zip(self.tap_channels, stages, strict=False))
         logits, maps["embedding"] = self.head(stages)
         wanted = self.training if aux is None else aux
         aux_logits = self.aux_head(stages[:-1])[0] if self.aux_head is not None and wanted else None

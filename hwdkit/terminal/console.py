@@ -13,13 +13,16 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from hwdkit.errors import EnvironmentFailure
 
 logger = logging.getLogger("hwdkit")
 stderr = Console(stderr=True)
 stdout = Console()
+
+LONG = 200
+"""With fewer items, a job is over before a line of the log would help."""
 
 
 def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:
@@ -35,7 +38,7 @@ def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:
     else:
         handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.setLevel(logging.WARNING if quiet else logging.NOTSET)  # a run's log file is told everything
+    handler.setLevel(logging.WARNING if quiet else logging.NOTSET)  # a run's log file gets everything
     logger.addHandler(handler)
 
 
@@ -53,7 +56,7 @@ def log_file(path: Path) -> Iterator[None]:
 
 
 def shows_progress() -> bool:
-    """Whether somebody looks at stderr, and has not asked for quiet."""
+    """Whether stderr is a terminal, without --quiet."""
     return stderr.is_terminal and not any(handler.level > logging.INFO for handler in logger.handlers)
 
 
@@ -62,20 +65,48 @@ def progress(title: str, total: int, *, done: int = 0, show: bool = True) -> Ite
     """A progress bar on a terminal, nothing in a pipe (the log has its own lines).
 
     Yields:
-        A function that is told how much is done by now.
+        A function to call with how much is done by now.
     """
     if not (show and shows_progress()):
         yield lambda _: None
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr, transient=True) as bar:
-        task = bar.add_task(title, total=total, completed=done)
-        yield lambda completed: bar.update(task, completed=completed)
+    with _bars() as bars:
+        task = bars.add_task(title, total=total, completed=done)
+        yield lambda completed: bars.update(task, completed=completed)
+
+
+@contextmanager
+def progress_of_jobs() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each of several jobs on a terminal; in a pipe a line of the log at every tenth of a long one.
+
+    Yields:
+        A function to call with a job's name, how much is done, and of how much.
+    """
+    if not shows_progress():
+        tenths: dict[str, int] = {}
+
+        def write(job: str, done: int, total: int) -> None:
+            tenth = 10 * done // total
+            if total >= LONG and tenth > tenths.get(job, 0):
+                tenths[job] = tenth
+                logger.info("%s: %d of %d", job, done, total)
+
+        yield write
+        return
+    with _bars() as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(job: str, done: int, total: int) -> None:
+            if job not in tasks:
+                tasks[job] = bars.add_task(job, total=total)
+            bars.update(tasks[job], completed=done)
+
+        yield draw
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=stderr, transient=True)
 
 
 def print_result(result: RenderableType) -> None:
@@ -94,7 +125,7 @@ def print_result(result: RenderableType) -> None:
 
 
 def write(text: str) -> None:
-    """Write to stdout; a reader that has left, like `head`, is no failure of ours.
+    """Write to stdout; a reader that has left, like `head`, is no failure.
 
     Raises:
         EnvironmentFailure: stdout is closed, or its disk is full.

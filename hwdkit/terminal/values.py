@@ -1,4 +1,4 @@
-"""From words on the command line to values; what cannot be meant is a `UsageError` error. No torch here."""
+"""Read values from the command line; what is no such value is a `UsageError`. No torch here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def launch_plan(*, gpus: str, nnodes: str = "1", **others: Any) -> Launch:
 def one_device(plan: Launch) -> bool:
     """Whether a command that uses one device uses the CPU; a GPU that is asked for must be there."""
     if plan.gpus not in ("auto", "0", "1"):
-        plan.processes()  # more than there are is the plainer complaint
+        plan.processes()  # the plainer error where there are not so many
         raise UsageError(f"--gpus {plan.gpus}: this command uses one GPU at most")
     plan.processes()
     return plan.cpu
@@ -43,6 +43,24 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> Any:
     if value not in allowed:
         raise UsageError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
     return value
+
+
+def height_by_width(option: str, text: str, *, least: int) -> tuple[int, int]:
+    """Read 512x1024.
+
+    Args:
+        option: what to call it in an error.
+        text: what was typed.
+        least: pixels that a side has at least; it has five digits at most.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.lower(), re.ASCII)
+    if match is None or min(int(match[1]), int(match[2])) < least:
+        pixels = f"{least} pixel{'s' * (least > 1)} to 99999 a side"
+        raise UsageError(f"{option}: {text!r} is not HEIGHTxWIDTH, {pixels}, e.g. 512x1024")
+    return int(match[1]), int(match[2])
 
 
 def scales(option: str, text: str) -> tuple[float, ...]:
@@ -56,7 +74,7 @@ def scales(option: str, text: str) -> tuple[float, ...]:
 
 
 def compared(texts: Iterable[str]) -> dict[str, Path]:
-    """NAME=CHECKPOINT, each name once and none that the report gives away itself."""
+    """NAME=CHECKPOINT, each name once and none that the report uses itself."""
     named: dict[str, Path] = {}
     for text in texts:
         name, _, path = text.partition("=")
@@ -95,8 +113,8 @@ def seconds(text: str | None) -> float | None:
     """'11h30m' -> 41400.0; a bare number is seconds."""
     if text is None:
         return None
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
-    if not text or found is None or not any(found.groups()):
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    if not text or match is None or not any(match.groups()):
         raise UsageError(f"--max-time: {text!r} is not a duration such as 90s, 45m or 11h30m")
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(3600 * hours + 60 * minutes + seconds)

@@ -132,7 +132,7 @@ def test_the_run_that_auto_resume_would_continue_can_be_looked_at(pair: Pair) ->
         (("--init-from", "/nowhere"), 5, "/nowhere"),
         (("--set", "train.amp=fp16", "--gpus", 0), 6, "fp16 needs a GPU"),
         (("--set", "train.accumulate=2"), 3, "a batch of 1 image per process"),
-        (("--set", "losses.type.loss=cwd"), 3, "a loss cannot be called type"),
+        (("--set", "losses.type.loss=cwd"), 3, "a loss cannot be named type"),
     ],
 )
 def test_what_would_stop_the_run_later_is_found_now(

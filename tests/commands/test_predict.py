@@ -28,7 +28,7 @@ from hwdkit.engine.networks import FORMAT, load_network
 from hwdkit.errors import OutOfMemory
 from hwdkit.measure.overlay import colourise, overlay
 from hwdkit.models.segmenter import NetworkSpec, build
-from hwdkit.terminal import sizes
+from hwdkit.terminal import values
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +243,7 @@ def test_a_window_that_cannot_be_meant_is_refused(tmp_path: Path, text: str) -> 
 
 
 def test_a_window_is_height_by_width() -> None:
-    assert sizes.height_by_width("--slide", "64X48", least=32) == (64, 48)
+    assert values.height_by_width("--slide", "64X48", least=32) == (64, 48)
 
 
 def test_a_missing_checkpoint_leaves_no_folder_behind(tmp_path: Path) -> None:

@@ -108,8 +108,7 @@ def pieces(*overrides: str) -> tuple[Recipe, Training, Teach, torch.nn.Module, l
     assert recipe.student is not None
     teacher = describe.bare(recipe.student, 5)
     training = build.training(recipe, describe.bare(recipe.student, 5), Ranks(0, 1, CPU), teacher)
-    loaded = build.Loaded(teacher, Path(), (), (), {})
-    teach = build.teach(recipe, loaded, training.objective, Ranks(0, 1, CPU))
+    teach = build.teach(recipe.train, teacher, training.objective, Ranks(0, 1, CPU))
     return recipe, training, teach, teacher, random_batches(recipe, 5, CPU)
 
 

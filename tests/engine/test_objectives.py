@@ -185,7 +185,7 @@ def test_losses_that_do_not_fit_the_networks_are_refused_by_name(
 
 def test_a_map_that_a_network_does_not_have_is_refused_with_those_it_has(network: Any) -> None:
     teacher = network(seed=2)
-    teacher.tap_names = ("stage3", "stage4", "embedding")
+    teacher.tap_channels = {"stage3": 8, "stage4": 8, "embedding": 8}
     with pytest.raises(RecipeError, match=r"losses.mimic: unknown tap stage1; resnet18 has stage3, stage4"):
         training(network, "mimic: {tap: stage4, teacher_tap: stage1}", teacher=teacher)
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_runs import Pair, trained_pair
+from tiny_runs import Pair
 
 from hwdkit.engine.networks import load_network
 from hwdkit.engine.opened import open_images, open_networks
 from hwdkit.errors import UsageError
 from hwdkit.terminal.options import Networks
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return trained_pair(tmp_path_factory.mktemp("pair"))
 
 
 def test_the_student_comes_last_and_without_one_the_last_comparison_is_it() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from torch import nn
 from hwdkit.distributed import Ranks
 from hwdkit.engine import build
 from hwdkit.engine.loop import Hooks, Training, fit
-from hwdkit.engine.networks import Loaded
 from hwdkit.engine.requirements import require_compiler
 from hwdkit.errors import EnvironmentFailure
 from hwdkit.kernels import choice
@@ -38,8 +36,7 @@ def started(compiles: bool, student: Segmenter, teacher: Segmenter) -> tuple[Tra
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # compiled code draws other random numbers
     run = build.training(recipe(compiles), student, ONE, teacher)
-    loaded = Loaded(teacher, Path(), (), (), {})
-    return run, build.teach(recipe(compiles), loaded, run.objective, ONE)
+    return run, build.teach(recipe(compiles).train, teacher, run.objective, ONE)
 
 
 def test_without_a_compiler_a_run_is_refused_before_it_begins(

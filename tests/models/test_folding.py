@@ -46,8 +46,8 @@ def test_every_batch_norm_is_gone_and_every_map_stays(spec: NetworkSpec) -> None
     assert not list(norms(folded))
     image = torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8)
     with torch.no_grad():
-        expected, ours = (net(image, network.tap_names, aux=spec.aux) for net in (network, folded))
-    for name in network.tap_names:
+        expected, ours = (net(image, tuple(network.tap_channels), aux=spec.aux) for net in (network, folded))
+    for name in tuple(network.tap_channels):
         torch.testing.assert_close(ours.taps[name], expected.taps[name])
     torch.testing.assert_close(ours.logits, expected.logits)
 

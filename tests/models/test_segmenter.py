@@ -41,7 +41,7 @@ def small(**changes: object) -> Segmenter:
 
 def test_taps_have_the_announced_names_and_channels() -> None:
     network = small()
-    out = network(images(), network.tap_names)
+    out = network(images(), tuple(network.tap_channels))
     assert tuple(out.taps) == ("stage1", "stage2", "stage3", "stage4", "embedding")
     assert {name: tap.shape[1] for name, tap in out.taps.items()} == network.tap_channels
     assert out.taps["stage1"].shape == (2, 64, 17, 25)
@@ -152,7 +152,7 @@ def test_one_image_trains_a_head_that_does_not_pool(head: str) -> None:
 @pytest.mark.parametrize("changes", [SWIN, PVT], ids=["swin", "pvt"])
 def test_transformer_trains_one_step_and_takes_other_sizes(changes: dict[str, object], head: str) -> None:
     network = small(head=head, **changes)
-    out = network(images(2, 64, 96), network.tap_names)
+    out = network(images(2, 64, 96), tuple(network.tap_channels))
     assert {name: tap.shape[1] for name, tap in out.taps.items()} == network.tap_channels
     assert [out.taps[f"stage{i}"].shape[2:] for i in (1, 2, 3, 4)] == [(16, 24), (8, 12), (4, 6), (2, 3)]
     assert out.aux is not None

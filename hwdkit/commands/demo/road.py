@@ -21,7 +21,7 @@ from hwdkit.prepare.prepare import prepare
 from hwdkit.prepare.scenes import SceneOptions
 from hwdkit.recipe import load
 from hwdkit.report.summary import summary_table
-from hwdkit.terminal.progress import progress_bars
+from hwdkit.terminal.console import progress_of_jobs
 
 log = logging.getLogger("hwdkit")
 
@@ -64,7 +64,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, cpu: bool = False) -> 
     began = time.perf_counter()
     data = out / "data"
     log.info("[1/4] drawing street scenes")
-    with progress_bars() as progress:
+    with progress_of_jobs() as progress:
         drawn = SceneOptions(train=budget.train_images, val=budget.val_images)
         prepare("scenes", root=data, scenes=drawn, progress=progress)
     log.info("[2/4] training the teacher")

@@ -11,7 +11,7 @@ from hwdkit.errors import UsageError
 from hwdkit.terminal import values
 from hwdkit.terminal.command import Result, command
 from hwdkit.terminal.options import DATA, Checkpoint, DataRoot
-from hwdkit.terminal.sizes import height_by_width
+from hwdkit.terminal.values import height_by_width
 
 Format = Literal["onnx", "torch-export"]
 

@@ -31,7 +31,7 @@ from hwdkit.export.deployed import Form, trace
 from hwdkit.report.render import printable
 from hwdkit.terminal import paths
 from hwdkit.terminal.memory import explained_memory
-from hwdkit.terminal.sizes import height_by_width
+from hwdkit.terminal.values import height_by_width
 
 log = logging.getLogger("hwdkit")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hwdkit.errors import UsageError
-from hwdkit.terminal import paths, sizes, values
+from hwdkit.terminal import paths, values
 from hwdkit.terminal.command import Result, command, typed
 from hwdkit.terminal.options import DATA, Checkpoint, DataRoot, OneGpu
 
@@ -83,13 +83,13 @@ class Predict:
     @property
     def window(self) -> tuple[int, int] | None:
         """Height and width of a window; None is the whole image."""
-        return None if self.slide is None else sizes.height_by_width("--slide", self.slide, least=32)
+        return None if self.slide is None else values.height_by_width("--slide", self.slide, least=32)
 
     @property
     def step(self) -> tuple[int, int]:
         """Vertical and horizontal step of the windows."""
         if self.stride is not None:
-            return sizes.height_by_width("--stride", self.stride, least=1)
+            return values.height_by_width("--stride", self.stride, least=1)
         height, width = self.window or (512, 512)
         return height * 2 // 3, width * 2 // 3  # as `hwdkit evaluate` by default: 341 of 512
 

@@ -22,7 +22,7 @@ from hwdkit.prepare.prepare import prepare
 from hwdkit.prepare.scenes import SceneOptions
 from hwdkit.report.palette import hex_colour
 from hwdkit.report.table import Cell, Column, Table
-from hwdkit.terminal.progress import progress_bars
+from hwdkit.terminal.console import progress_of_jobs
 from hwdkit.types import IGNORE
 
 IDS_SHOWN = 6
@@ -47,7 +47,7 @@ def run(options: PrepareData) -> dict[str, Any]:
     identity = _identity(folder / FILE_NAME)
     cached: dict[str, Any] | None = None
     try:
-        with progress_bars() as progress:
+        with progress_of_jobs() as progress:
             index = prepare(
                 name,
                 root=options.data_root,

@@ -9,7 +9,7 @@ import typer
 from hwdkit.commands.profile import budgets
 from hwdkit.commands.profile.subjects import Subjects, refuse
 from hwdkit.errors import UsageError
-from hwdkit.terminal import sizes, values
+from hwdkit.terminal import values
 from hwdkit.terminal.command import Result, command
 from hwdkit.terminal.options import DATA, DataRoot, OneGpu
 
@@ -105,7 +105,7 @@ class Profile(Subjects):
 
     def shapes(self) -> list[tuple[int, int]]:
         """Height and width of the images, if typed."""
-        return [sizes.height_by_width("--input", text, least=32) for text in self.size or ()]
+        return [values.height_by_width("--input", text, least=32) for text in self.size or ()]
 
     def limits(self) -> dict[str, float]:
         return budgets.parse(self.max_params, self.max_gmacs, self.max_latency_ms)

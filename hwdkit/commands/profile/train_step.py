@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from rich.text import Text
 from hwdkit.commands.train.run import COMMANDS
 from hwdkit.distributed import Ranks
 from hwdkit.engine import build, describe
-from hwdkit.engine.networks import Loaded
 from hwdkit.measure.train_step import measure_train_step
 from hwdkit.recipe.schema import Recipe
 from hwdkit.report.table import Table
@@ -37,7 +35,7 @@ def run(recipe: Recipe, classes: int, *, device: torch.device, warmup: int, repe
     training = build.training(recipe, student, ranks, teacher)
     teach = None
     if teacher is not None:
-        teach = build.teach(recipe, Loaded(teacher, Path(), (), (), {}), training.objective, ranks)
+        teach = build.teach(recipe.train, teacher, training.objective, ranks)
     step = measure_train_step(
         training,
         random_batches(recipe, classes, device),

@@ -7,7 +7,6 @@ no memory. Nothing is written, downloaded or prepared.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,50 +31,7 @@ from hwdkit.recipe.schema import Recipe
 from hwdkit.report.table import Column, Table
 from hwdkit.types import SegOutput
 
-Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """One map of each network that a loss compares, per image: (channels, height, width)."""
-
-    tap: str
-    teacher_tap: str
-    student: tuple[int, ...]
-    teacher: tuple[int, ...]
-    resized: bool
-
-
-@dataclass(frozen=True)
-class State:
-    """A buffer of a loss that lives in the training state, such as a queue."""
-
-    name: str
-    shape: tuple[int, ...]
-    mib: float
-
-
-@dataclass(frozen=True)
-class LossPlan:
-    """One loss of the total.
-
-    Attributes:
-        name, loss: the recipe's name of the term, and its entry in `LOSSES`.
-        weight, schedule: its factor, and shares of the run in which that rises and falls.
-        maps: what it compares.
-        parameters: trained along with the student (projectors, generators).
-        critic_parameters: trained by the loss's own optimizer.
-        state: buffers of at least 0.01 MiB, without the critic's.
-    """
-
-    name: str
-    loss: str
-    weight: float
-    schedule: dict[str, float]
-    maps: tuple[Meeting, ...]
-    parameters: int
-    critic_parameters: int
-    state: tuple[State, ...]
+T = TypeVar("T")
 
 
 def run(
@@ -124,9 +80,8 @@ def run(
         teacher, origin = _teacher(recipe, classes, index, missing)
         networks["teacher"] = _network(teacher, origin)
     with torch.device("meta"):
-        goal = build.objective(recipe, student, teacher)
-    outputs = _outputs(goal, teacher, data.crop)
-    entries = {name: recipe.losses[name] for name in goal.losses}
+        objective = build.objective(recipe, student, teacher)
+    outputs = _outputs(objective, teacher, data.crop)
     result = {
         "dry_run": True,
         "recipe": recipe.name,
@@ -136,13 +91,15 @@ def run(
         "batch_size": train.batch_size,
         "iterations": train.iterations,
         "networks": networks,
-        "losses": [asdict(_plan(name, entries[name], loss, outputs)) for name, loss in goal.losses.items()],
+        "losses": [
+            _plan(name, recipe.losses[name], loss, outputs) for name, loss in objective.losses.items()
+        ],
         "missing": [{"message": str(error), "exit_code": error.exit_code} for error in missing],
     }
     return result, missing[0] if missing else None
 
 
-def _checked(missing: list[HwdkitError], check: Callable[[], Found]) -> Found | None:
+def _checked(missing: list[HwdkitError], check: Callable[[], T]) -> T | None:
     try:
         return check()
     except HwdkitError as error:
@@ -169,46 +126,55 @@ def _teacher(
 
 
 def _outputs(
-    goal: Objective, teacher: Segmenter | None, crop: tuple[int, int]
+    objective: Objective, teacher: Segmenter | None, crop: tuple[int, int]
 ) -> tuple[SegOutput, SegOutput | None]:
     """What both networks hand out for one image, in evaluation mode and without numbers."""
     image = torch.empty(1, 3, *crop, device="meta")
     with torch.no_grad():
-        mine = goal.student.eval()(image, goal.taps, aux=True)
-        theirs = teacher.eval()(image, goal.teacher_taps, aux=True) if teacher is not None else None
-    return mine, theirs
+        student = objective.student.eval()(image, objective.taps, aux=True)
+        if teacher is None:
+            return student, None
+        return student, teacher.eval()(image, objective.teacher_taps, aux=True)
 
 
-def _plan(name: str, entry: LossOptions, loss: Loss, outputs: tuple[SegOutput, SegOutput | None]) -> LossPlan:
-    mine, theirs = outputs
-    critic = loss.critic
-    in_critic = {id(parameter) for parameter in critic.parameters()} if critic is not None else set()
-    trained = [parameter for parameter in loss.parameters() if id(parameter) not in in_critic]
-    buffers = loss.named_buffers()
-    return LossPlan(
-        name=name,
-        loss=entry.loss,
-        weight=entry.weight,
-        schedule=entry.schedule.model_dump(),
-        maps=_meetings(loss, mine, theirs) if loss.reads_teacher and theirs is not None else (),
-        parameters=sum(parameter.numel() for parameter in trained),
-        critic_parameters=sum(parameter.numel() for parameter in critic.parameters()) if critic else 0,
-        state=tuple(
-            State(key, tuple(buffer.shape), round(_mib(buffer), 2))
-            for key, buffer in buffers
+def _plan(
+    name: str, entry: LossOptions, loss: Loss, outputs: tuple[SegOutput, SegOutput | None]
+) -> dict[str, Any]:
+    """One loss: its factor, the maps that it compares, and what it adds to the training state."""
+    student, teacher = outputs
+    critic = tuple(loss.critic.parameters()) if loss.critic is not None else ()
+    in_critic = {id(parameter) for parameter in critic}
+    return {
+        "name": name,
+        "loss": entry.loss,
+        "weight": entry.weight,
+        "schedule": entry.schedule.model_dump(),
+        "maps": _maps(loss, student, teacher) if loss.reads_teacher and teacher is not None else [],
+        "parameters": sum(p.numel() for p in loss.parameters() if id(p) not in in_critic),
+        "critic_parameters": sum(parameter.numel() for parameter in critic),
+        "state": [
+            {"name": key, "shape": list(buffer.shape), "mib": round(_mib(buffer), 2)}
+            for key, buffer in loss.named_buffers()
             if _mib(buffer) >= 0.005 and not key.startswith("critic.")
-        ),
-    )
+        ],
+    }
 
 
-def _meetings(loss: Loss, mine: SegOutput, theirs: SegOutput) -> tuple[Meeting, ...]:
-    met = [(tap, other, mine.taps[tap], theirs.taps[other]) for tap, other in loss.tap_pairs]
+def _maps(loss: Loss, student: SegOutput, teacher: SegOutput) -> list[dict[str, Any]]:
+    """The maps of both networks that a loss compares, per image: (channels, height, width)."""
+    maps = [(tap, other, student.taps[tap], teacher.taps[other]) for tap, other in loss.tap_pairs]
     if loss.reads_logits:
-        met.append((LOGITS, LOGITS, mine.logits, theirs.logits))
-    return tuple(
-        Meeting(tap, other, tuple(a.shape[1:]), tuple(b.shape[1:]), a.shape[2:] != b.shape[2:])
-        for tap, other, a, b in met
-    )
+        maps.append((LOGITS, LOGITS, student.logits, teacher.logits))
+    return [
+        {
+            "tap": tap,
+            "teacher_tap": other,
+            "student": list(a.shape[1:]),
+            "teacher": list(b.shape[1:]),
+            "resized": a.shape[2:] != b.shape[2:],
+        }
+        for tap, other, a, b in maps
+    ]
 
 
 def _mib(tensor: Tensor) -> float:
@@ -263,14 +229,14 @@ def _rows(loss: dict[str, Any]) -> list[tuple[str, ...]]:
     if not loss["maps"]:
         return [(title, weight, "", "", "", "", along)]
     rows = []
-    for place, met in enumerate(loss["maps"]):
-        same = met["tap"] == met["teacher_tap"]
-        names = met["tap"] if same else f"{met['tap']} / {met['teacher_tap']}"
-        steps = ["teacher resized"] if met["resized"] else []
-        if met["student"][0] != met["teacher"][0]:
+    for number, pair in enumerate(loss["maps"]):
+        same = pair["tap"] == pair["teacher_tap"]
+        names = pair["tap"] if same else f"{pair['tap']} / {pair['teacher_tap']}"
+        steps = ["teacher resized"] if pair["resized"] else []
+        if pair["student"][0] != pair["teacher"][0]:
             projected = loss["parameters"] > 0
             steps.append("student projected" if projected else "channels may differ")
-        first = (title, weight) if place == 0 else ("", "")
-        shapes = ("x".join(map(str, met[role])) for role in ("student", "teacher"))
-        rows.append((*first, names, *shapes, ", ".join(steps), along if place == 0 else ""))
+        first = (title, weight) if number == 0 else ("", "")
+        shapes = ("x".join(map(str, pair[role])) for role in ("student", "teacher"))
+        rows.append((*first, names, *shapes, ", ".join(steps), along if number == 0 else ""))
     return rows

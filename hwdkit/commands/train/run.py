@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hwdkit.data.stream import eval_pairs, require_divisible
 from hwdkit.datasets.scenes import SCENES
 from hwdkit.datasets.table import DATASETS
 from hwdkit.distributed import Ranks, on_main_rank, started
-from hwdkit.engine import build
+from hwdkit.engine import build, switches
 from hwdkit.engine import train as session
 from hwdkit.engine.evaluate import evaluate
 from hwdkit.engine.loop import Training
@@ -29,8 +28,8 @@ from hwdkit.models.network import Network
 from hwdkit.prepare.prepare import prepare
 from hwdkit.recipe.load import digest, dump
 from hwdkit.recipe.schema import Recipe
+from hwdkit.terminal.console import progress_of_jobs
 from hwdkit.terminal.memory import explained_memory
-from hwdkit.terminal.progress import progress_bars
 from hwdkit.terminal.signals import StopRequest
 
 log = logging.getLogger("hwdkit")
@@ -67,7 +66,7 @@ def train(
         HwdkitError: with the exit code that the mistake or the stop deserves.
     """
     stop = StopRequest(max_seconds)
-    with started(cpu=cpu) as ranks, explained_memory():
+    with switches.for_training(recipe.train.deterministic), started(cpu=cpu) as ranks, explained_memory():
         folder = RunDir(_same_on_all_ranks(out or default_path(recipe.name), ranks))
         if resume and (trained := finished(folder)):
             log.info("%s is finished: nothing to do", folder.path)
@@ -124,7 +123,7 @@ def prepared_index(dataset: str, data_root: Path) -> DatasetIndex:
     def index_it() -> None:
         missing = not (data_root / dataset / FILE_NAME).is_file()
         if missing and dataset in DATASETS and dataset != SCENES.name:
-            with progress_bars() as progress:
+            with progress_of_jobs() as progress:
                 prepare(dataset, root=data_root, progress=progress)  # or says where to get it
 
     on_main_rank(index_it)
@@ -135,17 +134,13 @@ def _built(
     recipe: Recipe, classes: int, teacher: Loaded | None, *, ranks: Ranks, init_from: Path | None
 ) -> tuple[Training, Teach | None]:
     """What is trained and who teaches it, on this rank's device."""
-    torch.use_deterministic_algorithms(
-        recipe.train.deterministic != "off", warn_only=recipe.train.deterministic == "warn"
-    )
-    torch.backends.cudnn.benchmark = recipe.train.deterministic == "off"
     torch.manual_seed(recipe.seed)
     network = build.network(recipe.network, classes)
     if init_from:
         loaded = load_network(init_from)
         load_weights(network, loaded.model.state_dict(), where=str(loaded.path))
     training = build.training(recipe, network, ranks, teacher.model if teacher else None)
-    return training, build.teach(recipe, teacher, training.objective, ranks) if teacher else None
+    return training, build.teach(recipe.train, teacher.model, training.objective, ranks) if teacher else None
 
 
 def _facts(recipe: Recipe, index: DatasetIndex, teacher: Loaded | None) -> dict[str, Any]:
@@ -172,15 +167,8 @@ def _evaluation(student: Network, recipe: Recipe, index: DatasetIndex, ranks: Ra
     """The student on the validation split; on every rank the numbers of all."""
     dataset = SegmentationDataset(index, recipe.data.val_split)
     pairs = eval_pairs(dataset, rank=ranks.rank, world=ranks.world, workers=recipe.data.workers)
-    # Images of many sizes: searching the fastest kernel for each, or compiling, would cost more than it
-    # gains. And the figures are those of `hwdkit evaluate`, which does neither.
-    stance = torch.compiler.set_stance("force_eager") if recipe.train.compile else nullcontext()
-    searches, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
-    try:
-        with stance:
-            return evaluate(student, pairs, recipe.evaluate, ranks=ranks).scores()
-    finally:
-        torch.backends.cudnn.benchmark = searches
+    with switches.for_validation(compiled=recipe.train.compile):
+        return evaluate(student, pairs, recipe.evaluate, ranks=ranks).scores()
 
 
 def _announce(recipe: Recipe, index: DatasetIndex, folder: RunDir, ranks: Ranks) -> None:
