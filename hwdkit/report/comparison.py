@@ -122,8 +122,8 @@ def _row(comparison: Comparison, method: Method) -> list[str]:
 
 def _cost_row(comparison: Comparison, method: Method) -> list[str]:
     *costs, rate = _costs(comparison, method)
-    known = [*costs, None if rate is None else 100 * rate]
-    return [method.name, *("unknown" if value is None else number(value) for value in known)]
+    values = [*costs, None if rate is None else 100 * rate]
+    return [method.name, *("unknown" if value is None else number(value) for value in values)]
 
 
 def _costs(comparison: Comparison, method: Method) -> list[float | None]:

@@ -19,11 +19,11 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """
     baseline = next((row for row in rows if row.get("role") == "baseline"), None)
     scores = {i: _score(row) for i, row in enumerate(rows) if row.get("role") == "student"}
-    known = {index: score for index, score in scores.items() if not math.isnan(score)}
+    scores = {index: score for index, score in scores.items() if not math.isnan(score)}
     return Table(
         [Column("model", left=True, whole=True), *("params M", "GMACs 512²", "mIoU %", "Δ base", "seconds")],
         [_cells(row, baseline) for row in rows],
-        best=max(known, key=lambda index: known[index], default=None),
+        best=max(scores, key=lambda index: scores[index], default=None),
     )
 
 

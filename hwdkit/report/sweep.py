@@ -64,8 +64,8 @@ class CellResult:
     @property
     def seconds(self) -> float | None:
         """Mean of the finished runs."""
-        known = [run.seconds for run in self.runs if run.status == "finished" and run.seconds is not None]
-        return statistics.fmean(known) if known else None
+        values = [run.seconds for run in self.runs if run.status == "finished" and run.seconds is not None]
+        return statistics.fmean(values) if values else None
 
     def count(self, status: str) -> int:
         return sum(run.status == status for run in self.runs)
@@ -159,7 +159,7 @@ def sweep_table(report: SweepReport, metric: Metric = "last") -> Table:
     return Table(
         [*keys, "n", "last mIoU %", "best mIoU %", *delta, "last, each seed", "s"],
         [_cells(report, cell) for cell in report.cells],
-        best=next((place for place, cell in enumerate(report.cells) if cell is best), None),
+        best=next((index for index, cell in enumerate(report.cells) if cell is best), None),
         caption=f"val mIoU, mean ± standard deviation (n - 1) over seeds {seeds}.{how} s: in training steps.",
     )
 
@@ -167,8 +167,8 @@ def sweep_table(report: SweepReport, metric: Metric = "last") -> Table:
 def best_cell(report: SweepReport, metric: Metric) -> CellResult | None:
     """The cell of the grid with the highest mean, or None."""
     means = [(cell.mean(metric), cell) for cell in report.cells if cell.line == GRID]
-    known = [(mean, cell) for mean, cell in means if mean is not None]
-    return max(known, key=lambda pair: pair[0])[1] if known else None
+    scored = [(mean, cell) for mean, cell in means if mean is not None]
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 def short_keys(keys: Sequence[str]) -> list[str]:

@@ -108,8 +108,8 @@ class Table:
         caption: str = "",
     ) -> None:
         self.columns = [
-            Column(each, left=place == 0) if isinstance(each, str) else each
-            for place, each in enumerate(columns)
+            Column(each, left=index == 0) if isinstance(each, str) else each
+            for index, each in enumerate(columns)
         ]
         self.rows = [[Cell(each) if isinstance(each, str) else each for each in row] for row in rows]
         self.last, self.best, self.title, self.caption = last, best, title, caption
@@ -145,13 +145,13 @@ class Table:
         table = rich.table.Table(
             box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_footer=bool(self.last)
         )
-        places = [place for place, column in enumerate(self.columns) if column in shown]
-        for place in places:
-            column = self.columns[place]
+        indices = [index for index, column in enumerate(self.columns) if column in shown]
+        for index in indices:
+            column = self.columns[index]
             above = f"{printable(column.group)}\n" if self.groups else ""
             table.add_column(
                 Text(above + printable(column.heading), overflow="fold"),
-                footer=Text(printable(self.last[place]) if self.last else ""),
+                footer=Text(printable(self.last[index]) if self.last else ""),
                 justify="left" if column.left else "right",
                 no_wrap=column.whole or not column.left,
                 overflow="fold" if column.left else "ellipsis",
@@ -160,10 +160,10 @@ class Table:
         for number, row in enumerate(self.rows):
             cells = [
                 Text.assemble(
-                    ("■ " if row[place].colour else "", row[place].colour),
-                    (printable(row[place].text), STYLES.get(row[place].style, "")),
+                    ("■ " if row[index].colour else "", row[index].colour),
+                    (printable(row[index].text), STYLES.get(row[index].style, "")),
                 )
-                for place in places
+                for index in indices
             ]
             if self.best is not None:
                 cells[0] = Text("› " if number == self.best else "  ") + cells[0]
@@ -204,11 +204,11 @@ class Table:
 
     def _latex_head(self) -> Iterator[str]:
         """One line of headings; where columns have groups, a line with those above it."""
-        spans, rules, place = [""], [], 2
+        spans, rules, first = [""], [], 2
         for group, _, count in self.groups:
             spans.append(rf"\multicolumn{{{count}}}{{c}}{{{latex_text(group)}}}")
-            rules.append(rf"\cmidrule(lr){{{place}-{place + count - 1}}}")
-            place += count
+            rules.append(rf"\cmidrule(lr){{{first}-{first + count - 1}}}")
+            first += count
         if rules:
             yield " & ".join(spans) + r" \\"
             yield " ".join(rules)

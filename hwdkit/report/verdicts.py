@@ -36,7 +36,8 @@ def sentence(difference: Difference) -> str:
         return f"{pair}: {numbers}: within noise on {basis}."
     if 1 not in difference.seeds:
         return f"{pair}: {numbers}: more than the noise of {basis}."
-    whose = "seeds differ" if difference.seeds == (1, 1) else f"seeds of {_of_one_seed(difference)} differ"
+    single = printable(difference.method if difference.seeds[0] == 1 else difference.against)
+    whose = "seeds differ" if difference.seeds == (1, 1) else f"seeds of {single} differ"
     return f"{pair}: {numbers}: more than the noise of {basis}; how {whose} is unknown."
 
 
@@ -92,18 +93,12 @@ def caption(comparison: Comparison) -> str:
     )
 
 
-def _of_one_seed(difference: Difference) -> str:
-    return printable(difference.method if difference.seeds[0] == 1 else difference.against)
-
-
 def _basis(difference: Difference) -> str:
     images = f"these {difference.miou.images} images"
-    ours, theirs = difference.seeds
-    if ours == theirs == 1:
-        return f"{images}, one seed each"
-    if ours == theirs:
-        return f"{images} and {ours} seeds each"
-    return f"{images} and {ours} against {theirs} seed{'s' if theirs > 1 else ''}"
+    seeds, others = difference.seeds
+    if seeds == others:
+        return f"{images}, one seed each" if seeds == 1 else f"{images} and {seeds} seeds each"
+    return f"{images} and {seeds} against {others} seed{'s' if others > 1 else ''}"
 
 
 def brackets(interval: Interval) -> str:

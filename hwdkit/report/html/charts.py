@@ -32,37 +32,37 @@ def bar_row(report: PerClassReport, row: ClassRow) -> dict[str, Any]:
 
 def divergence_chart(report: PerClassReport) -> dict[str, Any] | None:
     """Place every student's TD/NTD on a logarithmic axis that always holds 1, where both are equal."""
-    known = [value for value in _values(report, "ratio") if 0 < value < math.inf]
-    if not known:
+    values = [value for value in _values(report, "ratio") if 0 < value < math.inf]
+    if not values:
         return None
-    low = min(0, math.floor(math.log10(min(known))))
-    high = max(low + 1, math.ceil(math.log10(max(known))))
+    low = min(0, math.floor(math.log10(min(values))))
+    high = max(low + 1, math.ceil(math.log10(max(values))))
 
-    def place(value: float) -> float | None:
+    def position(value: float) -> float | None:
         if not 0 < value < math.inf:
             return None
         return round(100 * (math.log10(value) - low) / (high - low), 2)
 
     step = max(1, math.ceil((high - low) / 5))
-    ticks = [(f"{10.0**power:g}", place(10.0**power)) for power in range(low, high + 1, step)]
-    rows = [_row(report, row, "ratio", place) for row in report.ordered("td-ntd")]
-    return {"rows": rows, "ticks": ticks, "origin": place(1.0)}
+    ticks = [(f"{10.0**power:g}", position(10.0**power)) for power in range(low, high + 1, step)]
+    rows = [_row(report, row, "ratio", position) for row in report.ordered("td-ntd")]
+    return {"rows": rows, "ticks": ticks, "origin": position(1.0)}
 
 
 def weight_chart(report: PerClassReport) -> dict[str, Any] | None:
     """Place mean HWD weights on a linear axis from 0; 1 is the weight that CWD gives to all."""
-    known = [value for value in _values(report, "weight") if 0 <= value < math.inf]
-    if not known:
+    values = [value for value in _values(report, "weight") if 0 <= value < math.inf]
+    if not values:
         return None
-    top = math.ceil(max(2.0, *known))
+    top = math.ceil(max(2.0, *values))
 
-    def place(value: float) -> float | None:
+    def position(value: float) -> float | None:
         return round(100 * value / top, 2) if 0 <= value < math.inf else None
 
     step = max(1, math.ceil(top / 5))
-    ticks = [(f"{value}", place(value)) for value in range(0, top + 1, step)]
-    rows = [_row(report, row, "weight", place) for row in report.ordered("td-ntd")]
-    return {"rows": rows, "ticks": ticks, "origin": place(1.0)}
+    ticks = [(f"{value}", position(value)) for value in range(0, top + 1, step)]
+    rows = [_row(report, row, "weight", position) for row in report.ordered("td-ntd")]
+    return {"rows": rows, "ticks": ticks, "origin": position(1.0)}
 
 
 def halves(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -74,8 +74,8 @@ def _lead(report: PerClassReport) -> str:
     if student is None or teacher is None:
         return ""
     behind = teacher.miou - student.miou
-    place = f"{abs(100 * behind):.1f} points {'below' if behind >= 0 else 'above'} {teacher.name}"
-    start = f"{student.name} reaches {100 * student.miou:.1f} % mIoU, {place}"
+    distance = f"{abs(100 * behind):.1f} points {'below' if behind >= 0 else 'above'} {teacher.name}"
+    start = f"{student.name} reaches {100 * student.miou:.1f} % mIoU, {distance}"
     baseline = report.baseline
     if baseline is None:
         return f"{start}."

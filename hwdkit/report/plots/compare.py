@@ -16,18 +16,18 @@ def intervals(comparison: Comparison, form: Form = "png") -> bytes:
 
     Differences without a number (no labelled pixel) are left out.
     """
-    known = [each for each in comparison.differences if not math.isnan(each.miou.delta)]
+    shown = [each for each in comparison.differences if not math.isnan(each.miou.delta)]
     with matplotlib.rc_context(STYLE):
-        figure, (panel,) = new_panels(1, height=0.7 + 0.34 * max(1, len(known)))
-        for place, each in enumerate(known):
+        figure, (panel,) = new_panels(1, height=0.7 + 0.34 * max(1, len(shown)))
+        for line, each in enumerate(shown):
             tone = STUDENT if each.miou.beyond_noise else BASELINE
             ends = [100 * each.miou.low, 100 * each.miou.high]
-            panel.plot(ends, [place, place], color=tone.light, linewidth=2.5, solid_capstyle="butt")
-            panel.plot([100 * each.miou.delta], [place], "o", color=tone.light, markersize=6)
+            panel.plot(ends, [line, line], color=tone.light, linewidth=2.5, solid_capstyle="butt")
+            panel.plot([100 * each.miou.delta], [line], "o", color=tone.light, markersize=6)
         panel.axvline(0, color=INK, linewidth=1)
-        names = [f"{shown_name(each.method)} − {shown_name(each.against)}" for each in known]
-        panel.set_yticks(range(len(known)), names, color=INK)
-        panel.set_ylim(max(1, len(known)) - 0.4, -0.6)
+        names = [f"{shown_name(each.method)} − {shown_name(each.against)}" for each in shown]
+        panel.set_yticks(range(len(shown)), names, color=INK)
+        panel.set_ylim(max(1, len(shown)) - 0.4, -0.6)
         panel.grid(axis="x")
         setting = comparison.setting
         panel.set_xlabel(f"difference of mIoU, points, with {setting.confidence:g} % intervals")

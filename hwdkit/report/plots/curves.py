@@ -33,9 +33,8 @@ def curves(
     losses = list(terms) if terms is not None else _term_keys(lines)
     keys_of = {"loss": losses, "learning rate": ["lr"], "mIoU, %": ["miou"]}
     series = {title: [(key, *_series(lines, key)) for key in keys] for title, keys in keys_of.items()}
-    series = {
-        title: shown for title, drawn in series.items() if (shown := [each for each in drawn if each[1]])
-    }
+    series = {title: [line for line in drawn if line[1]] for title, drawn in series.items()}
+    series = {title: drawn for title, drawn in series.items() if drawn}
     colours = [*HUES, TEACHER.light, BASELINE.light]
     with matplotlib.rc_context(STYLE):
         figure, panels = new_panels(max(1, len(series)), height=1.7)

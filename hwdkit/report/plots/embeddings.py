@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -51,7 +50,6 @@ def embeddings(
             layout="constrained",
             facecolor="white",
         )
-        FigureCanvasAgg(figure)
         grid = figure.subplots(lines, columns, squeeze=False).flatten()
         for panel in grid[len(networks) :]:
             panel.set_visible(False)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
@@ -22,15 +20,10 @@ LEAST = 1.25
 """Inches: what a heading needs."""
 
 
-class Grid(NamedTuple):
-    """A figure, and its panels by row and column."""
-
-    figure: Figure
-    panels: list[list[Axes]]
-
-
-def image_grid(headings: Sequence[str], rows: int, *, side: int, ratio: float, extra: float = 0.0) -> Grid:
-    """Make empty panels for images.
+def image_grid(
+    headings: Sequence[str], rows: int, *, side: int, ratio: float, extra: float = 0.0
+) -> tuple[Figure, list[list[Axes]]]:
+    """Make a figure and its empty panels for images, by row and column.
 
     Args:
         headings: one a column.
@@ -44,16 +37,15 @@ def image_grid(headings: Sequence[str], rows: int, *, side: int, ratio: float, e
     size = (len(headings) * (wide + 0.06), rows * (wide * ratio + 0.2) + 0.2 + extra)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     figure = Figure(figsize=size, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
     panels = [list(row) for row in figure.subplots(rows, len(headings), squeeze=False)]
-    for panel in (panel for row in panels for panel in row):
+    for panel in figure.axes:
         panel.set_xticks([])
         panel.set_yticks([])
         panel.spines[:].set_visible(False)
     fits = max(4, int(wide * 14))
     for panel, heading in zip(panels[0], headings, strict=True):
         panel.set_title(shortened(heading, fits), fontsize=9, color=INK, pad=3)
-    return Grid(figure, panels)
+    return figure, panels
 
 
 def shortened(name: str, most: int) -> str:

@@ -11,7 +11,6 @@ from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -49,7 +48,6 @@ DATELESS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 def new_panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
     """A figure of so many panels below each other, each `height` inches high."""
     figure = Figure(figsize=(WIDTH, 0.5 + count * height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
     panels = list(figure.subplots(count, 1, squeeze=False)[:, 0])
     for panel in panels:
         panel.spines[["top", "right", "left"]].set_visible(False)

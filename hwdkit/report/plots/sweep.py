@@ -33,17 +33,17 @@ MOST_LINES = 8
 
 
 def can_draw(report: SweepReport) -> str:
-    """Why there is no figure of this sweep; empty when there is one."""
+    """Why this sweep cannot be drawn; empty where it can."""
     if not report.keys:
         return "no figure: the sweep has no grid key"
     if not any(cell.mean("last") is not None for cell in report.cells if cell.line == GRID):
         return "no figure: no run of the grid has finished"
     lines = _distinct(report, report.keys[1]) if len(report.keys) > 1 else []
     if len(lines) > MOST_LINES:
-        return f"no figure: {report.keys[1]} has {len(lines)} values, and {MOST_LINES} lines are the most"
+        return f"no figure: {report.keys[1]} has {len(lines)} values; at most {MOST_LINES} lines can be drawn"
     panels = len(_panels(report))
     if panels > MOST_PANELS:
-        return f"no figure: keys beyond the second make {panels} panels, and {MOST_PANELS} are the most"
+        return f"no figure: keys after the second need {panels} panels; at most {MOST_PANELS} can be drawn"
     return ""
 
 
@@ -55,7 +55,7 @@ def miou_lines(report: SweepReport, form: Form = "png", *, metric: Metric = "las
     they are no numbers. Baseline and references are horizontal lines.
 
     Args:
-        report: one that `can_draw` has nothing against.
+        report: one that `can_draw`.
         form: `png`, `svg` or `pdf`.
         metric: which mIoU.
     """
