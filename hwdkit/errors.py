@@ -1,4 +1,4 @@
-"""User mistakes and machine failures, each with the exit code that the command line promises.
+"""User mistakes and machine failures, each with the exit code that docs/cli.md documents.
 
 Anything that is not a HwdkitError is a bug in hwdkit: it keeps its traceback and exits 1.
 """

@@ -59,7 +59,7 @@ def run(
     missing: list[HwdkitError] = []
     index = _checked(missing, lambda: load_index(data_root / recipe.data.dataset))
     if index is None and recipe.data.dataset not in DATASETS:
-        raise missing[-1]  # nobody else knows how many classes it has
+        raise missing[-1]  # its index alone has the number of classes
     classes = len(index.classes) if index else describe.classes_of(recipe, data_root)
     data, train = recipe.data, recipe.train
     _checked(missing, lambda: require_divisible(train.batch_size, world=ranks, accumulate=train.accumulate))
