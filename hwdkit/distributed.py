@@ -186,7 +186,9 @@ def copy_from_main_rank(module: nn.Module) -> None:
     """Give everyone the main rank's parameters and buffers."""
     if _grouped():
         for tensor in (*module.parameters(), *module.buffers()):
-            dist.broadcast(tensor.data, 0)
+            shared = tensor.detach().contiguous()  # channels-last weights cannot be sent as they are
+            dist.broadcast(shared, 0)
+            tensor.data.copy_(shared)
 
 
 def wait_for_all() -> None:

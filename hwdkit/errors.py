@@ -22,6 +22,10 @@ class HwdkitError(Exception):
         self.where = where
         self.hint = hint
 
+    def details(self) -> dict[str, str]:
+        """`error` of a JSON document."""
+        return {"kind": self.kind, "message": self.message, "where": self.where, "hint": self.hint}
+
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
         return f"{text}\n  {self.hint}" if self.hint else text

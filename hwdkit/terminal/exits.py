@@ -132,5 +132,4 @@ def _write_failure(error: HwdkitError) -> None:
 
 
 def _failure(error: HwdkitError) -> dict[str, Any]:
-    details = {"kind": error.kind, "message": error.message, "where": error.where, "hint": error.hint}
-    return {"status": "error", "exit_code": error.exit_code, "error": details}
+    return {"status": "error", "exit_code": error.exit_code, "error": error.details()}

@@ -174,15 +174,7 @@ def report_error(error: HwdkitError, *, printed: bool) -> bool:
     folder = os.environ.get(ERRORS)
     if not (folder and is_worker()):
         return False
-    record = {
-        "exit_code": error.exit_code,
-        "kind": error.kind,
-        "message": error.message,
-        "where": error.where,
-        "hint": error.hint,
-        "printed": printed,
-        "time": time.time(),
-    }
+    record = {**error.details(), "exit_code": error.exit_code, "printed": printed, "time": time.time()}
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     path = Path(folder, f"{int(attempt):04}-{os.environ['RANK']}.json")
     temporary = path.with_suffix(".tmp")

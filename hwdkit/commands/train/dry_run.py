@@ -21,6 +21,7 @@ from hwdkit.datasets.table import DATASETS
 from hwdkit.engine import build, describe
 from hwdkit.engine.networks import load_network, require_classes
 from hwdkit.engine.objectives import Objective
+from hwdkit.engine.opened import one_device
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import HwdkitError
 from hwdkit.losses import Loss
@@ -65,8 +66,7 @@ def run(
     _checked(missing, lambda: require_divisible(train.batch_size, world=ranks, accumulate=train.accumulate))
     if out is not None:
         _checked(missing, lambda: RunDir(out).require_unused())
-    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    _checked(missing, lambda: build.require_possible(train, device))
+    _checked(missing, lambda: build.require_possible(train, one_device(cpu=cpu)))
     _checked(missing, lambda: build.pretrained_weights(recipe.network))
     if init_from is not None:
         _checked(missing, lambda: load_network(init_from))
