@@ -1,4 +1,4 @@
-"""hwdkit in Python: what `import hwdkit` offers, on top of everything else. docs/python.md shows all."""
+"""hwdkit in Python: what `import hwdkit` offers, described in docs/python.md."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def _require_networks(student: Network, teacher: Network | None, losses: Mapping
         if teacher.classes != student.classes:
             raise RecipeError(f"student has {student.classes} classes, teacher {teacher.classes}")
     if not losses:
-        raise RecipeError("losses: there is nothing to train")
+        raise RecipeError("losses: empty: there is nothing to train")
     for name, loss in losses.items():
         if not isinstance(loss, Loss):
             raise RecipeError(
@@ -271,7 +271,7 @@ def _require_networks(student: Network, teacher: Network | None, losses: Mapping
                 hint="derive it from hwdkit.losses.Loss: see docs/python.md",
             )
         if loss.reads_teacher and teacher is None:
-            raise RecipeError(f"losses: {name!r} compares the student with a teacher, and there is none")
+            raise RecipeError(f"losses: {name!r} needs a teacher")
         try:
             student.check_taps(loss.taps)
             if teacher is not None:
@@ -281,7 +281,9 @@ def _require_networks(student: Network, teacher: Network | None, losses: Mapping
                 f"losses: {name!r}: {error}", hint="name it in adapt(..., taps={...})"
             ) from error
         if loss.reads_teacher_aux and not (student.has_aux and teacher is not None and teacher.has_aux):
-            raise RecipeError(f"losses: {name!r} compares auxiliary logits, which one of the networks lacks")
+            raise RecipeError(
+                f"losses: {name!r} compares auxiliary logits, but student or teacher has no auxiliary head"
+            )
 
 
 def _require_network(name: str, network: object) -> None:
@@ -298,16 +300,16 @@ def _normalises(*networks: Network | None) -> bool:
     Raises:
         RecipeError: one normalises its images itself, another does not.
     """
-    wanted = {network.contract is not None for network in networks if network is not None}
-    if len(wanted) > 1:
+    normalises = {network.contract is not None for network in networks if network is not None}
+    if len(normalises) > 1:
         raise RecipeError(
             "student and teacher are shown the same images: give contract=None to both or to none"
         )
-    return wanted.pop()
+    return normalises.pop()
 
 
 def _describe(student: Network, classes: Sequence[str] | None, *, name: str) -> Callable[..., dict[str, Any]]:
-    """What a checkpoint says about itself."""
+    """The description that a checkpoint carries."""
     names = tuple(classes) if classes is not None else tuple(f"class {i}" for i in range(student.classes))
     if len(names) != student.classes:
         raise RecipeError(f"classes names {len(names)}, but the student has {student.classes}")

@@ -1,4 +1,4 @@
-"""Several processes as one: ranks, sums over ranks, and batch norm over ranks. Launching lives in commands.
+"""Several processes as one: ranks, sums over ranks, and batch norm over ranks.
 
 With one process there is no process group, and every function here is the identity.
 """
@@ -39,10 +39,10 @@ def environment() -> tuple[int, int, int]:
         EnvironmentFailure: the variables are half there or contradict each other.
     """
     if ("RANK" in os.environ) != ("WORLD_SIZE" in os.environ):
-        found, lacking = ("RANK", "WORLD_SIZE") if "RANK" in os.environ else ("WORLD_SIZE", "RANK")
+        name, missing = ("RANK", "WORLD_SIZE") if "RANK" in os.environ else ("WORLD_SIZE", "RANK")
         raise EnvironmentFailure(
-            f"{found}={os.environ[found]} is set, but {lacking} is not",
-            hint=f"start with torchrun or srun, which set both, or unset {found}",
+            f"{name}={os.environ[name]} is set, but {missing} is not",
+            hint=f"start with torchrun or srun, which set both, or unset {name}",
         )
     for names in (("RANK", "LOCAL_RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")):
         if names[0] in os.environ and names[2] in os.environ:
@@ -77,7 +77,7 @@ def started(*, cpu: bool = False) -> Iterator[Ranks]:
         local = 0  # Slurm's --gpus-per-task shows each process its own GPU only
     if use_cuda and local >= torch.cuda.device_count():
         raise EnvironmentFailure(
-            f"process {local} of this machine has no GPU of its own: {torch.cuda.device_count()} found",
+            f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}",
             hint="start no more processes than GPUs, or pass --gpus 0 to work on the CPU",
         )
     device = torch.device("cuda", local) if use_cuda else torch.device("cpu")
@@ -91,7 +91,7 @@ def started(*, cpu: bool = False) -> Iterator[Ranks]:
         return
     if "MASTER_ADDR" not in os.environ and int(os.environ.get("SLURM_NNODES", "1")) > 1:
         raise EnvironmentFailure(
-            "several Slurm nodes, and MASTER_ADDR does not say where they meet",
+            "several Slurm nodes need MASTER_ADDR: the host where they meet",
             hint='export MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"',
         )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
@@ -157,16 +157,16 @@ def world_size() -> int:
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether any rank says yes: all ranks agree on the answer."""
+    """Whether the flag is set on any rank; the same answer on all."""
     if not _grouped():
         return flag
     return bool(sum_over_ranks(torch.tensor(float(flag), device=device)).item())
 
 
 def on_main_rank(work: Callable[[], None]) -> None:
-    """Let the main rank do something that the others rely on; what it raises, everyone raises.
+    """Run on the main rank what the others rely on; what it raises, every rank raises.
 
-    Without that, the others would wait for a rank that has gone.
+    Otherwise the others would wait for a rank that has ended.
     """
     if not _grouped():
         work()
@@ -186,11 +186,13 @@ def copy_from_main_rank(module: nn.Module) -> None:
     """Give everyone the main rank's parameters and buffers."""
     if _grouped():
         for tensor in (*module.parameters(), *module.buffers()):
-            dist.broadcast(tensor.data, 0)
+            shared = tensor.detach().contiguous()  # channels-last weights cannot be sent as they are
+            dist.broadcast(shared, 0)
+            tensor.data.copy_(shared)
 
 
 def wait_for_all() -> None:
-    """Return when every rank has come here."""
+    """Return when every rank has arrived here."""
     if _grouped():
         dist.barrier()
 

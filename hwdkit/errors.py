@@ -1,4 +1,4 @@
-"""User mistakes and machine failures, each with the exit code that the command line promises.
+"""User mistakes and machine failures, each with the exit code that docs/cli.md documents.
 
 Anything that is not a HwdkitError is a bug in hwdkit: it keeps its traceback and exits 1.
 """
@@ -21,6 +21,10 @@ class HwdkitError(Exception):
         self.message = message
         self.where = where
         self.hint = hint
+
+    def details(self) -> dict[str, str]:
+        """`error` of a JSON document."""
+        return {"kind": self.kind, "message": self.message, "where": self.where, "hint": self.hint}
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message

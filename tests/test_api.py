@@ -402,7 +402,7 @@ def test_networks_that_do_not_go_together_are_refused() -> None:
     other, plain = hwdkit.adapt(nn.Conv2d(3, 5, 1), 5), hwdkit.adapt(module(1), CLASSES, contract=None)
     with pytest.raises(RecipeError, match="student has 3 classes, teacher 5"):
         hwdkit.fit(student, other, Blocks(), losses=losses(), iterations=1)
-    with pytest.raises(RecipeError, match="'hwd' compares the student with a teacher"):
+    with pytest.raises(RecipeError, match="'hwd' needs a teacher"):
         hwdkit.fit(student, None, Blocks(), losses=losses(), iterations=1)
     with pytest.raises(RecipeError, match="contract=None to both or to none"):
         hwdkit.fit(student, plain, Blocks(), losses=losses(), iterations=1)

@@ -1,4 +1,4 @@
-"""From recipe to objects. A recipe dies here: nothing below this file has ever seen one."""
+"""From recipe to objects: networks, losses, optimizer and batches. Nothing below knows recipes."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def needs_teacher(recipe: Recipe) -> bool:
 
 
 def teacher_checkpoint(recipe: Recipe) -> Path:
-    """Where the teacher lies that a distillation recipe points at.
+    """The path of the teacher that a distillation recipe names.
 
     Raises:
-        CheckpointError: nowhere.
+        CheckpointError: there is none.
         RecipeError: the recipe describes a teacher to train, not a trained one.
     """
     assert recipe.teacher is not None
@@ -100,7 +100,7 @@ def objective(recipe: Recipe, student: Network, teacher: Network | None = None) 
     Args:
         recipe: names the losses.
         student: the network to train.
-        teacher: whose maps they compare it with; None when nobody teaches.
+        teacher: whose maps they compare it with; None without a teacher.
 
     Raises:
         RecipeError: a loss refuses its options, or reads a map that a network does not have.
@@ -123,7 +123,7 @@ def objective(recipe: Recipe, student: Network, teacher: Network | None = None) 
 
 
 def _loss(entry: LossOptions, student: Network, teacher: Network | None, *, micro_batches: int) -> Loss:
-    """One loss, told of networks and training whatever its constructor asks for by name."""
+    """One loss, with the facts about networks and training that its constructor has parameters for."""
     options = entry.constructor_options()
     tap = options.get("tap", LOGITS)
     facts: dict[str, object] = {
@@ -134,8 +134,8 @@ def _loss(entry: LossOptions, student: Network, teacher: Network | None, *, micr
     }
     if teacher is not None:
         facts["teacher_channels"] = _channels(teacher, options.get("teacher_tap") or tap)
-    wanted = inspect.signature(LOSSES[entry.loss]).parameters
-    loss = LOSSES[entry.loss](**options, **{key: value for key, value in facts.items() if key in wanted})
+    parameters = inspect.signature(LOSSES[entry.loss]).parameters
+    loss = LOSSES[entry.loss](**options, **{key: value for key, value in facts.items() if key in parameters})
     if loss.reads_teacher_aux:
         for role, network in (("student", student), ("teacher", teacher)):
             if network is not None and not network.has_aux:

@@ -26,7 +26,7 @@ def predict(model: Network, image: Tensor, protocol: Protocol) -> Tensor:
         protocol: see `Protocol`.
 
     Returns:
-        (H, W) integers, of the smallest type that was at hand.
+        (H, W) integers, of any integer type.
     """
     if protocol.mode == "whole" and protocol.scales == (1.0,) and not protocol.flip:
         logits = model(image[None]).logits[0]
@@ -69,9 +69,9 @@ def _slide(model: Network, image: Tensor, protocol: Protocol) -> Tensor:
     counts = image.new_zeros(1, 1, height, width, dtype=torch.float32)
     for top in _starts(height, window[0], protocol.stride[0]):
         for left in _starts(width, window[1], protocol.stride[1]):
-            place = (..., slice(top, top + window[0]), slice(left, left + window[1]))
-            total[place] += model.upsample(model(image[place][None]).logits.float(), window)
-            counts[place] += 1
+            region = (..., slice(top, top + window[0]), slice(left, left + window[1]))
+            total[region] += model.upsample(model(image[region][None]).logits.float(), window)
+            counts[region] += 1
     return total / counts
 
 

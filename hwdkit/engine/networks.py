@@ -22,7 +22,7 @@ NETWORK_FILES = ("student.safetensors", "teacher.safetensors")
 """What a finished run calls its network, after what it trains."""
 
 ADAPTED = "module"
-"""Key of a description whose network is somebody else's module, which no file can rebuild."""
+"""Key of a description whose network is a user's module, which no file can rebuild."""
 
 FORMAT = 1
 """Version of the description inside a checkpoint."""
@@ -55,7 +55,7 @@ def load_network(path: Path) -> Loaded:
         )
     if isinstance(metadata.get("network"), dict) and ADAPTED in metadata["network"]:
         raise CheckpointError(
-            f"holds the weights of your own module {metadata['network'][ADAPTED]}, no network of hwdkit",
+            f"holds the weights of your own module {metadata['network'][ADAPTED]}, not a network of hwdkit",
             where=str(path),
             hint="in Python: hwdkit.load(path, into=module)",
         )
@@ -79,9 +79,9 @@ def load_network(path: Path) -> Loaded:
         RuntimeError,
         OverflowError,
     ) as error:
-        # Whatever a file from outside says, it is the file that is at fault.
+        # Whatever a file from outside holds is no bug of hwdkit.
         first = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"its description cannot be understood: {first}", where=str(path)) from error
+        raise CheckpointError(f"its description is invalid: {first}", where=str(path)) from error
     load_weights(model, state, where=str(path))
     model.about = metadata
     return Loaded(model, path, classes, palette, metadata)
@@ -133,7 +133,7 @@ def _has_finished(run: Path) -> bool:
 
 
 def _instead_of_network(folder: Path) -> str:
-    """What to type where a folder without a network was given."""
+    """What to type instead of a folder that holds no network."""
     if RunDir(folder).info.is_file():
         return f"a run writes it when it ends; continue it: --resume {folder}"
     finished, unfinished = runs_below(folder)
@@ -156,13 +156,13 @@ def load_weights(model: nn.Module, state: dict[str, torch.Tensor], *, where: str
     Raises:
         CheckpointError: listing what does not.
     """
-    own = model.state_dict()
-    problems = [f"missing {name}" for name in own if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in own]
+    expected = model.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in expected]
     problems += [
-        f"{name} is {tuple(state[name].shape)}, the network needs {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+        f"{name} is {tuple(state[name].shape)}, the network needs {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
     ]
     if problems:
         more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
@@ -180,12 +180,13 @@ def require_classes(loaded: Loaded, index: DatasetIndex) -> None:
     """
     if loaded.classes == index.classes:
         return
-    ours, theirs = len(index.classes), len(loaded.classes)
-    differ = next(
-        (f": {a!r} against {b!r}" for a, b in zip(loaded.classes, index.classes, strict=False) if a != b), ""
-    )
+    counts = len(loaded.classes), len(index.classes)
+    differ = ""
+    if counts[0] == counts[1]:
+        pairs = zip(loaded.classes, index.classes, strict=True)
+        differ = next(f": {a!r} against {b!r}" for a, b in pairs if a != b)
     raise CheckpointError(
-        f"checkpoint has {theirs} classes, dataset {index.name} has {ours}{differ if ours == theirs else ''}",
+        f"checkpoint has {counts[0]} classes, dataset {index.name} has {counts[1]}{differ}",
         where=str(loaded.path),
         hint=f"it was trained on {loaded.metadata.get('dataset', 'another dataset')}",
     )

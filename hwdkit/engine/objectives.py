@@ -13,7 +13,7 @@ from hwdkit.models.network import Network
 from hwdkit.types import Batch, SegOutput
 
 Teach = Callable[[Tensor], SegOutput]
-"""A frozen teacher as a function: uint8 images -> its output, no gradient, no parameters to be found."""
+"""A frozen teacher as a function: uint8 images -> its output, no gradient, no registered parameters."""
 
 Ramp = Callable[[float], float]
 """progress of training in [0, 1) -> factor of a weight."""
@@ -47,9 +47,9 @@ class Objective(nn.Module):
         self.losses: Mapping[str, Loss] = nn.ModuleDict(losses)  # type: ignore[assignment]
         self.weights = dict.fromkeys(losses, 1.0) | dict(weights or {})
         self.ramps = dict(ramps or {})
-        every = {pair for loss in losses.values() for pair in loss.tap_pairs}
-        self.taps = tuple(sorted({mine for mine, _ in every}))
-        self.teacher_taps = tuple(sorted({theirs for _, theirs in every}))
+        pairs = {pair for loss in losses.values() for pair in loss.tap_pairs}
+        self.taps = tuple(sorted({tap for tap, _ in pairs}))
+        self.teacher_taps = tuple(sorted({tap for _, tap in pairs}))
         self.reads_teacher_aux = any(loss.reads_teacher_aux for loss in losses.values())
 
     def forward(self, batch: Batch, hints: SegOutput | None, progress: float = 0.0) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ class Objective(nn.Module):
 
         Args:
             batch: images and labels on the student's device.
-            hints: the teacher's output for the same images; None when nobody teaches.
+            hints: the teacher's output for the same images; None without a teacher.
             progress: share of the training that is done, for weights that change.
 
         Returns:
@@ -96,12 +96,12 @@ class Objective(nn.Module):
         both = hints.aux is not None and output.aux is not None
         aux = self._resized(hints.aux, output.aux) if both else None  # type: ignore[arg-type]
         maps = {
-            (mine, theirs): self._resized(hints.taps[theirs], output.taps[mine])
+            (tap, other): self._resized(hints.taps[other], output.taps[tap])
             for loss in self.losses.values()
-            for mine, theirs in loss.tap_pairs
+            for tap, other in loss.tap_pairs
         }
         return {
-            name: SegOutput(logits, aux, {mine: maps[mine, theirs] for mine, theirs in loss.tap_pairs})
+            name: SegOutput(logits, aux, {tap: maps[tap, other] for tap, other in loss.tap_pairs})
             for name, loss in self.losses.items()
         }
 

@@ -15,16 +15,16 @@ Metrics = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is called and what it leaves behind; nothing here moves a weight.
+    """A run's name and what it writes; nothing here changes a weight.
 
     Attributes:
         name: in the progress bar and in the result.
         describe: (step, metrics) -> what a checkpoint says about itself, JSON-able.
-        folder: where everything lies that the run leaves; None: nothing is written.
+        folder: the run directory; None: nothing is written.
         network_file: the name of the trained network in the folder.
         recipe: the text of recipe.yaml; None: there is none.
         facts: of this run, for run.json.
-        resume: continue the run that lies in the folder.
+        resume: continue the run in the folder.
         restart: a run in the folder that ended before its first checkpoint may be begun again.
         keep_evaluated: keep the network of every validation, not only the best.
         resumed_by: what continues the run after a stop, for the error's hint.
@@ -48,7 +48,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a finished run has come to.
+    """The result of a finished run.
 
     Attributes:
         name: of the run.
@@ -81,7 +81,7 @@ class Trained:
 
 
 def finished(folder: RunDir) -> Trained | None:
-    """What the run in a folder has come to; None: it has not finished, lost its network, or was moved."""
+    """The result of the run in a folder; None: it has not finished, lost its network, or was moved."""
     try:
         info = folder.read_info()
         result: dict[str, Any] = info["result"]

@@ -1,4 +1,4 @@
-"""The run directory: one folder a run, its files a contract that commands and scripts rely on.
+"""The run directory: one folder a run, whose file names commands and scripts rely on.
 
 recipe.yaml            the complete resolved recipe; running it repeats the run
 run.json               status, versions, seed, fingerprints, timing
@@ -43,7 +43,7 @@ _locks: set[int] = set()
 
 
 def _leave_locks_to_the_parent() -> None:
-    """A loader that outlives a killed run for a moment would keep its folder locked."""
+    """Close them in forked loaders, which would keep the folder of a killed run locked for a moment."""
     for descriptor in _locks:
         os.close(descriptor)
     _locks.clear()
@@ -70,13 +70,13 @@ class RunDir:
         return self.path / "checkpoints" / f"step-{step}.safetensors"
 
     def require_unused(self, *, or_unsaved: bool = False) -> None:
-        """Raise a RecipeError if something lies in the folder already.
+        """Raise a RecipeError if the folder holds something already.
 
         Args:
             or_unsaved: a run that ended before its first checkpoint holds nothing to lose: begin it again.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise RecipeError("a file is in the way of the run directory", where=str(self.path))
+            raise RecipeError("the run directory is a file", where=str(self.path))
         if not self.path.exists() or all(map(_is_torn, self.path.iterdir())):
             return
         unsaved = self.recipe.is_file() and not self.last.is_file()
@@ -91,10 +91,10 @@ class RunDir:
         )
 
     def hold(self) -> None:
-        """Keep other runs out of the folder until `release`, or until this process ends, however it does.
+        """Lock the folder against other runs until `release`, or until this process ends in any way.
 
         Raises:
-            EnvironmentFailure: another run is at work in it, on this machine or on another that shares the
+            EnvironmentFailure: another run is working in it, on this machine or on another that shares the
                 folder; or it cannot be written.
         """
         try:
@@ -108,15 +108,17 @@ class RunDir:
         except BlockingIOError as error:
             self.release()
             raise EnvironmentFailure(
-                "another run is at work in this run directory",
+                "another run is working in this run directory",
                 where=str(self.path),
                 hint="wait until it ends, stop it, or choose another --out",
             ) from error
         except OSError as error:  # some network file systems have no locks
-            log.warning("%s cannot be locked (%s): no second run may use it", self.path, error.strerror)
+            log.warning(
+                "%s cannot be locked (%s): do not start a second run in it", self.path, error.strerror
+            )
 
     def release(self) -> None:
-        """Let others have the folder."""
+        """Unlock the folder."""
         if self._held in _locks:
             _locks.remove(self._held)
             os.close(self._held)
@@ -223,7 +225,7 @@ def training_seconds(rows: Iterable[dict[str, Any]]) -> float:
 
 
 def _is_torn(path: Path) -> bool:
-    """Whether a file is what a killed process has left of `replacing`: it never took its place."""
+    """Whether a file is the unfinished temporary one of a killed process; see `replacing`."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 

@@ -1,7 +1,6 @@
-"""A run: `fit` with a folder, so that training stops in good order, goes on exactly, and leaves a network.
+"""A run: `fit` with a folder, so that training can stop, continue exactly, and leave a network.
 
-No recipe here: whoever has networks, losses and batches can make a run; `commands/train/run.py` makes one of
-a recipe.
+It knows no recipe: `commands/train/run.py` makes a run of one, `hwdkit.fit` of Python objects.
 """
 
 from __future__ import annotations
@@ -67,11 +66,11 @@ def train(
         stop: where the time limit comes from; None: no limit.
 
     Returns:
-        What came out; the same on every rank, but for the times.
+        The result; the same on every rank, but for the times.
 
     Raises:
         Interrupted, Cancelled: stopped; saved if there is a folder.
-        HwdkitError: the folder is taken or does not fit, training diverged, a disk is full, ....
+        HwdkitError: the folder is in use or holds another run, training diverged, a disk is full, ...
     """
     session = _Session(training, plan, run, evaluate, ranks, stop or StopRequest())
     try:
@@ -112,7 +111,7 @@ class _Session:
         return self.stop.listening() if when and self.run.folder else nullcontext()
 
     def open_folder(self) -> None:
-        """Hold the folder, load the state of a resumed run, and write down what this one is."""
+        """Lock the folder, load the state of a resumed run, and describe this one in run.json."""
         if self.run.folder is None:
             return
         on_main_rank(self.run.folder.hold)
@@ -126,7 +125,7 @@ class _Session:
             if self.run.facts.get(key) is not None and info.get(key) != self.run.facts[key]:
                 raise error(
                     f"{key} has changed since the run began",
-                    hint="an exact continuation is impossible; start a new run, or --init-from its "
+                    hint="it cannot continue exactly; start a new run, or use --init-from with its "
                     "checkpoint",
                 )
         self.best, self.latest = state.pop("best"), state.pop("latest")

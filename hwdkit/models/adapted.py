@@ -18,7 +18,7 @@ OUTPUT_KEYS = ("out", "logits", "sem_logits", "semantic_logits", "pred")
 
 
 class Adapted(Network):
-    """A module of somebody else; use `adapt`. Its state dict is that of the module itself."""
+    """A user's module; use `adapt`. Its state dict is that of the module itself."""
 
     def __init__(
         self,

@@ -22,8 +22,6 @@ class ASPPHead(nn.Module):
     drops whole channels before the classifier where `nn.Dropout` drops single values: a matter of training.
 
     Args:
-        in_channels: channels of the backbone's maps, shallow to deep; the deepest alone is read.
-        classes: C of the logits.
         channels: width of every branch and of the embedding. Default: mmseg's 128 (ResNet-18) and 512.
         output_stride: sets the atrous rates.
         align_corners: of the pooled branch's resize.

@@ -59,7 +59,7 @@ SIZES = {1: (65, 97), 4: (68, 100), 32: (64, 96)}
 
 
 _ANSWERS: dict[tuple[str, str, int], int | Exception] = {}
-"""What `_side_multiple` found in this process: asking costs as much as building a small network."""
+"""Answers of `_side_multiple` in this process: asking costs as much as building a small network."""
 
 
 class _Construction(NamedTuple):
@@ -153,25 +153,25 @@ def _check(name: str, options: Mapping[str, Any], output_stride: int) -> _Constr
     taken = sorted(RESERVED & set(options))
     if taken:
         raise RecipeError(f"backbone_options cannot set {', '.join(taken)}: hwdkit sets it")
-    found = _construction(name, options, output_stride)
-    if isinstance(found, _Construction):
-        return found
+    answer = _construction(name, options, output_stride)
+    if isinstance(answer, _Construction):
+        return answer
     if options and isinstance(_construction(name, {}, output_stride), _Construction):
         raise RecipeError(
-            f"timm cannot build {name} with backbone_options {dict(options)}: {found}",
+            f"timm cannot build {name} with backbone_options {dict(options)}: {answer}",
             hint="`backbone_options: null` drops those that a base recipe sets",
-        ) from found
+        ) from answer
     undilated = _construction(name, {}, UNDILATED)
     if output_stride != UNDILATED and isinstance(undilated, _Construction):
         raise RecipeError(
             f"backbone {name} has no output_stride {output_stride}: "
             f"its own stride is {UNDILATED}, and timm cannot dilate it to {output_stride}",
             hint=f"set output_stride: {UNDILATED}, or take a family that can be dilated: {DILATABLE}",
-        ) from found
+        ) from answer
     raise RecipeError(
         f"backbone {name} has no output_stride {output_stride}: {undilated}",
         hint=f"families that can be dilated: {DILATABLE}; that work at stride {UNDILATED}: {UNDILATABLE}",
-    ) from found
+    ) from answer
 
 
 def _construction(name: str, options: Mapping[str, Any], output_stride: int) -> _Construction | Exception:
@@ -181,10 +181,10 @@ def _construction(name: str, options: Mapping[str, Any], output_stride: int) -> 
         ways += [ANY_SIZE, {}]
     errors = []
     for keywords in ways:
-        found = _side_multiple(name, {**keywords, **options}, output_stride)
-        if isinstance(found, int):
-            return _Construction(keywords, found)
-        errors.append((keywords, found))
+        answer = _side_multiple(name, {**keywords, **options}, output_stride)
+        if isinstance(answer, int):
+            return _Construction(keywords, answer)
+        errors.append((keywords, answer))
     # That a family does not know hwdkit's own keyword is no news.
     telling = (error for keywords, error in errors if not any(word in str(error) for word in keywords))
     return next(telling, errors[0][1])

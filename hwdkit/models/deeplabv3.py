@@ -24,8 +24,6 @@ class DeepLabV3Head(nn.Module):
     """DeepLabV3 (Chen et al., arXiv:1706.05587) as HWD and CIRKD build it.
 
     Args:
-        in_channels: channels of the backbone's maps, shallow to deep; the deepest alone is read.
-        classes: C of the logits.
         channels: width of every branch and of the embedding. Default: the papers' 128 (512 or 320 input
             channels) and 256 (2048); in between, 256 from 1024 channels on.
         output_stride: sets the atrous rates.

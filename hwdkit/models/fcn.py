@@ -13,11 +13,7 @@ class FCNHead(nn.Module):
     """Classify every pixel from its 3x3 neighbourhood (Long et al., CVPR 2015, in PSPNet's auxiliary form).
 
     Args:
-        in_channels: channels of the maps, shallow to deep; the deepest alone is read.
-        classes: C of the logits.
         channels: width of the hidden layer; default in_channels // 4, as HWD and CIRKD train it.
-        output_stride: accepted as every head does; makes no difference here.
-        align_corners: accepted as every head does; makes no difference here.
     """
 
     pools_globally = False

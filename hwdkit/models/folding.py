@@ -24,7 +24,7 @@ def fold_batch_norm(network: Segmenter) -> Segmenter:
     """Give a network without the batch norms that follow a convolution, for evaluation only.
 
     Which convolution feeds which batch norm is watched in a forward pass, so that every timm backbone works
-    whose forward is made of modules. A network of which any map would move is given back as it is: the
+    whose forward is made of modules. A network of which any map would change is returned as it is: the
     logits, the auxiliary logits or a tap.
 
     Args:
@@ -67,7 +67,7 @@ def _within_rounding(old: Tensor, new: Tensor) -> bool:
 def _pairs(network: Segmenter, image: Tensor) -> list[tuple[nn.Conv2d, str]]:
     """(convolution, name of the batch norm that its output goes to), each of which runs once."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
-    found: dict[str, nn.Conv2d] = {}
+    feeding: dict[str, nn.Conv2d] = {}
     runs: list[nn.Module] = []
 
     def after(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -78,7 +78,7 @@ def _pairs(network: Segmenter, image: Tensor) -> list[tuple[nn.Conv2d, str]]:
     def before(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         runs.append(module)
         if id(inputs[0]) in made:
-            found[name] = made[id(inputs[0])][0]
+            feeding[name] = made[id(inputs[0])][0]
 
     hooks = []
     for name, module in network.named_modules():
@@ -99,7 +99,7 @@ def _pairs(network: Segmenter, image: Tensor) -> list[tuple[nn.Conv2d, str]]:
             hook.remove()
     return [
         (convolution, name)
-        for name, convolution in found.items()
+        for name, convolution in feeding.items()
         if runs.count(convolution) == 1 and runs.count(network.get_submodule(name)) == 1
     ]
 

@@ -1,4 +1,4 @@
-"""What the engine asks of a network, whoever wrote it: `Segmenter` is hwdkit's own, `Adapted` any other."""
+"""The interface of every network: `Segmenter` is hwdkit's own, `Adapted` wraps a user's module."""
 
 from __future__ import annotations
 

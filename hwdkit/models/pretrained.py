@@ -123,9 +123,9 @@ def _classifier_names(key: str) -> Iterator[str]:
     """
     yield key
     first, _, rest = key.partition(".")
-    for place, letter in enumerate(first):
+    for i, letter in enumerate(first):
         if letter == "_":
-            yield f"{first[:place]}.{first[place + 1 :]}.{rest}"
+            yield f"{first[:i]}.{first[i + 1 :]}.{rest}"
     if first in ("model", "body"):
         yield rest
 

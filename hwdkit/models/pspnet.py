@@ -20,8 +20,6 @@ class PSPHead(nn.Module):
     ReLU and dilates other blocks.
 
     Args:
-        in_channels: channels of the backbone's maps, shallow to deep; the deepest alone is read.
-        classes: C of the logits.
         channels: width of the embedding. Default: the papers' 128 (512 or 320 input channels) and 512 (2048);
             in between, 512 from 1024 channels on.
         output_stride: accepted as every head does; the bins divide any map.

@@ -18,11 +18,8 @@ class SegFormerHead(nn.Module):
     shallowest map, 4 for the usual backbones, whatever the output stride.
 
     Args:
-        in_channels: channels of the backbone's maps, shallow to deep; all of them are read.
-        classes: C of the logits.
         channels: width of every projection and of the embedding. Default: the paper's 256, which is that of
             its B0 and B1; B2 to B5 have 768.
-        output_stride: accepted as every head does; makes no difference here.
         align_corners: of the resize to the shallowest map; the authors' code has it false.
     """
 

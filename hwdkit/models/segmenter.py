@@ -35,7 +35,12 @@ HEADS = {
     "upernet": UPerNetHead,
     "segformer": SegFormerHead,
 }
-"""To add a head: a file with an nn.Module that turns the stages into (logits, embedding), and a line here."""
+"""To add a head: a file with an nn.Module that turns the stages into (logits, embedding), and a line here.
+
+All have the same arguments: `in_channels` of the backbone's maps, shallow to deep, of which most heads read
+the deepest alone; `classes`, C of the logits; `channels`, None for the head's own width; `output_stride` and
+`align_corners`, which some heads do not need.
+"""
 
 LARGEST = 65_535
 """No class count or head width is larger; a checkpoint that says so is damaged or means harm."""
@@ -177,8 +182,8 @@ class Segmenter(Network):
         stages = feature_maps(self.backbone, pixels)
         maps = dict(zip(self.tap_channels, stages, strict=False))
         logits, maps["embedding"] = self.head(stages)
-        wanted = self.training if aux is None else aux
-        aux_logits = self.aux_head(stages[:-1])[0] if self.aux_head is not None and wanted else None
+        aux = self.training if aux is None else aux
+        aux_logits = self.aux_head(stages[:-1])[0] if self.aux_head is not None and aux else None
         return SegOutput(logits, aux_logits, {name: maps[name] for name in taps})
 
     def check_batch(self, images: int) -> None:

@@ -20,11 +20,8 @@ class UPerNetHead(nn.Module):
     the shallowest: its logits have that stride, 4 for the usual backbones, whatever the output stride.
 
     Args:
-        in_channels: channels of the backbone's maps, shallow to deep; all of them are read.
-        classes: C of the logits.
         channels: width of the pyramid and of the embedding. Default: the papers' 512 from 768 channels of
             the deepest map on, else 128, the width of the small students in HWD and CIRKD.
-        output_stride: accepted as every head does; makes no difference here.
         align_corners: of every resize; the authors' code has it false.
     """
 

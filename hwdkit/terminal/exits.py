@@ -1,4 +1,4 @@
-"""How a command ends: its result on stdout, or one error on stderr with the exit code that is promised.
+"""How a command ends: its result on stdout, or one error on stderr with the documented exit code.
 
 With --json stdout holds exactly one document, whether the command succeeds or fails. No torch here, and what
 only an error needs is imported when there is one: this module is part of every start.
@@ -29,7 +29,7 @@ class _Stdout:
 
 
 def begin() -> None:
-    """Forget an earlier command of this process; let no letter that stdout lacks end this one."""
+    """Forget an earlier command of this process; characters that stdout cannot encode become `?`."""
     _Stdout.has_document = False
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")
@@ -63,7 +63,7 @@ def _finite(value: Any) -> Any:
 
 
 def usage(error: Any) -> int:
-    """typer's own complaint about the command line, in our form: it has no public class to catch."""
+    """Report typer's own usage error, which has no public class to catch, as ours."""
     text = error.format_message()
     if not text or "NoArgs" in type(error).__name__:
         sys.stdout.write(f"{text}\n" if text else "")  # the help; pages with boxes have been printed already
@@ -75,19 +75,19 @@ def usage(error: Any) -> int:
 
 
 def of_system(error: OSError) -> int:
-    """What the system refuses is the user's to mend; any other error of this kind is a bug."""
+    """Report a full disk, a missing permission or too long a name; any other OSError is a bug."""
     if error.errno == errno.ENAMETOOLONG:  # a name on the command line; what hwdkit writes itself is short
         return complain(UsageError(f"{error.filename}: {error.strerror}"))
     full = error.errno in (errno.EDQUOT, errno.EIO, errno.ENOSPC)
     if full or (error.errno in _REFUSALS and error.filename is not None):
         where = "" if error.filename is None else str(error.filename)
-        hint = "check the room that is left, and who may write there"
+        hint = "check the free space and the permissions"
         return complain(EnvironmentFailure(str(error.strerror), where=where, hint=hint))
     return bug(error)
 
 
 def bug(error: Exception) -> int:
-    """Anything else is ours: its traceback stays."""
+    """Report any other exception as a bug of hwdkit, with its traceback."""
     from hwdkit.terminal import launch
 
     if launch.echoes_another(error):
@@ -132,5 +132,4 @@ def _write_failure(error: HwdkitError) -> None:
 
 
 def _failure(error: HwdkitError) -> dict[str, Any]:
-    details = {"kind": error.kind, "message": error.message, "where": error.where, "hint": error.hint}
-    return {"status": "error", "exit_code": error.exit_code, "error": details}
+    return {"status": "error", "exit_code": error.exit_code, "error": error.details()}

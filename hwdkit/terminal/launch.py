@@ -87,16 +87,16 @@ class Launch:
 
         visible = torch.cuda.device_count()
         if self.gpus == "auto":
-            wanted = visible
+            gpus = visible
         else:
-            wanted = int(self.gpus)
-            if wanted > visible:
+            gpus = int(self.gpus)
+            if gpus > visible:
                 count = {0: "no GPU is", 1: "1 GPU is"}.get(visible, f"{visible} GPUs are")
                 raise EnvironmentFailure(
-                    f"--gpus {wanted}, but {count} visible",
+                    f"--gpus {gpus}, but {count} visible",
                     hint="use --gpus auto, or --gpus 0 for the CPU",
                 )
-        return self.ranks or max(wanted, 1)
+        return self.ranks or max(gpus, 1)
 
 
 def is_worker() -> bool:
@@ -108,7 +108,7 @@ def is_worker() -> bool:
 
 
 def speaks() -> bool:
-    """Of several processes only the first prints results."""
+    """Whether this process prints results: of several only the first does."""
     return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
@@ -141,7 +141,7 @@ def launch(plan: Launch, arguments: Sequence[str]) -> None:
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", TIME_TO_SAVE)
-    # It tells of every worker that it ends; what the user must know is in the worker's own error.
+    # It logs every worker that it ends; what the user must know is in the worker's own error.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     nodes = "" if plan.nnodes == "1" else f", {plan.nnodes} machines"
     log.info("starting %d processes on this machine%s", count, nodes)
@@ -151,9 +151,9 @@ def launch(plan: Launch, arguments: Sequence[str]) -> None:
             elastic_launch(config, sys.executable)("-m", "hwdkit", *arguments)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            # One that was killed says nothing; the others, which were stopped for that, would speak for it.
-            said = first_error() if failure.exitcode >= 0 else None
-            raise said or _unexplained(rank, failure.exitcode) from None
+            # A killed worker reports nothing; the others were only stopped because of it.
+            reported = first_error() if failure.exitcode >= 0 else None
+            raise reported or _unexplained(rank, failure.exitcode) from None
         except SignalException as error:
             # The agent has passed the signal on and waited.
             raise first_error() or _stopped(error.sigval) from None
@@ -169,20 +169,12 @@ def report_error(error: HwdkitError, *, printed: bool) -> bool:
         printed: whether this worker has written its JSON document already.
 
     Returns:
-        False when nobody collects errors: the worker must print it itself.
+        False when no launcher collects errors: the worker must print it itself.
     """
     folder = os.environ.get(ERRORS)
     if not (folder and is_worker()):
         return False
-    record = {
-        "exit_code": error.exit_code,
-        "kind": error.kind,
-        "message": error.message,
-        "where": error.where,
-        "hint": error.hint,
-        "printed": printed,
-        "time": time.time(),
-    }
+    record = {**error.details(), "exit_code": error.exit_code, "printed": printed, "time": time.time()}
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     path = Path(folder, f"{int(attempt):04}-{os.environ['RANK']}.json")
     temporary = path.with_suffix(".tmp")
@@ -192,11 +184,11 @@ def report_error(error: HwdkitError, *, printed: bool) -> bool:
 
 
 def echoes_another(error: Exception, patience: float = 3.0) -> bool:
-    """Whether a worker's unexpected error only says that the connection to another one, which failed, broke.
+    """Whether a worker's unexpected error only follows from another worker's failure.
 
     Args:
         error: what ends this worker.
-        patience: seconds to wait for the other worker's word.
+        patience: seconds to wait for the other worker's report.
     """
     lost = re.search("gloo|nccl|connection|socket", f"{type(error).__name__} {error}", re.IGNORECASE)
     if not (lost and os.environ.get(ERRORS) and is_worker()):

@@ -1,4 +1,4 @@
-"""Running out of memory, told as such: on the device or on the host, in any command."""
+"""Out of memory, on the device or on the host, as an error that says what to lower."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths on the command line: whether they can name what they are to name, before any work begins. No torch.
+"""Paths on the command line: checked before any work begins. No torch.
 
 Nothing is made here; writing is `hwdkit.checkpoints.files.replacing`.
 """
@@ -18,7 +18,7 @@ def require_possible(option: str, path: Path) -> Path:
     """Hand a path back if the system can look at it, whether or not there is anything.
 
     Raises:
-        UsageError: a name that is too long, a file where a folder is needed, a folder that is closed to us.
+        UsageError: a name that is too long, a file where a folder is needed, a folder without permission.
     """
     try:
         path.lstat()
@@ -60,16 +60,16 @@ def require_writable(option: str, folder: Path, *, path: Path | None = None) -> 
         require_folder(option, folder)
     else:
         require_possible(option, path)
-    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-    if not there.is_dir():
-        raise UsageError(f"{option}: {_short(path or folder)}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise UsageError(f"{option}: {_short(path or folder)}: {nearest} is not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        read_only = os.statvfs(nearest).f_flag & os.ST_RDONLY
         reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
         raise EnvironmentFailure(
             f"cannot write: {reason}",
             where=_short(path or folder),
-            hint=f"check {there} and its permissions, or name another {option}",
+            hint=f"check {nearest} and its permissions, or name another {option}",
         )
     return folder
 
@@ -104,11 +104,11 @@ def require_empty(option: str, folder: Path) -> None:
             require_writable(option, folder)
             return
     except OSError as error:
-        raise UsageError(f"{option}: {folder} cannot be looked into ({error.strerror})") from error
+        raise UsageError(f"{option}: {folder} cannot be read ({error.strerror})") from error
     raise UsageError(f"{option}: {folder} is not an empty folder; name a new one")
 
 
 def _short(path: Path) -> str:
-    """A path for a message, its last name cut where nobody would read on."""
+    """A path for a message, with long names shortened."""
     name = path.name if len(path.name) <= 60 else f"{path.name[:40]}…"
     return str(path.parent / name) if len(str(path.parent)) < 200 else f"…/{name}"

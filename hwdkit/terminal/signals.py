@@ -1,4 +1,4 @@
-"""Stopping in good order: SIGTERM, Ctrl-C and a time limit mean "finish this step, save, leave".
+"""Clean stops: SIGTERM, Ctrl-C and a time limit mean "finish this step, save, leave".
 
 Before there is anything to save they mean "leave". No torch here.
 """
@@ -66,15 +66,15 @@ def leaving_at_once() -> Iterator[None]:
 
     An exception would not do: third-party modules catch whatever is raised while they are imported.
     """
-    from hwdkit.terminal import console, exits, launch  # noqa: F401  an interrupted import cannot be told about
+    from hwdkit.terminal import console, exits, launch  # noqa: F401  an interrupted import could not be reported
 
     def leave(number: int, frame: FrameType | None) -> None:
-        again = "give the same command again, with --auto-resume"
+        again = "run the same command again, with --auto-resume"
         stopped = Interrupted("stopped (SIGTERM)", hint=again)
         code = exits.complain(Cancelled("cancelled") if number == signal.SIGINT else stopped)
         if "multiprocessing" in sys.modules:
             for process in sys.modules["multiprocessing"].active_children():
-                process.kill()  # they are deaf to Ctrl-C, and nobody would end them
+                process.kill()  # they ignore Ctrl-C and would stay
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
@@ -86,7 +86,7 @@ def leaving_at_once() -> Iterator[None]:
 
 @contextmanager
 def _answered(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let a handler answer Ctrl-C and SIGTERM, as far as this thread may; then those before it again."""
+    """Handle Ctrl-C and SIGTERM, which only the main thread can; restore the earlier handlers afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

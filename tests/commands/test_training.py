@@ -202,7 +202,7 @@ def test_a_folder_in_which_a_run_is_at_work_is_left_alone(world: World, tmp_path
     other = RunDir(out)
     other.hold()
     try:
-        with pytest.raises(EnvironmentFailure, match="another run is at work"):
+        with pytest.raises(EnvironmentFailure, match="another run is working in"):
             world.resume(out)
     finally:
         other.release()

@@ -65,7 +65,7 @@ def test_a_used_folder_is_refused_and_left_alone(tmp_path: Path, used_by: str) -
 
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecipeError, match="a file is in the way"):
+    with pytest.raises(RecipeError, match="is a file"):
         RunDir(tmp_path / "file").create("")
     with pytest.raises(EnvironmentFailure):
         RunDir(tmp_path / "file" / "run").create("")
@@ -151,7 +151,7 @@ def test_the_table_has_every_key_as_a_column_and_blanks_where_a_row_lacks_it(tmp
 def test_a_folder_that_is_held_is_nobody_elses_until_it_is_released(tmp_path: Path) -> None:
     first, second = RunDir(tmp_path / "run"), RunDir(tmp_path / "run")
     first.hold()
-    with pytest.raises(EnvironmentFailure, match="another run is at work"):
+    with pytest.raises(EnvironmentFailure, match="another run is working in"):
         second.hold()
     first.release()
     second.hold()
@@ -168,7 +168,7 @@ def test_a_killed_process_leaves_its_folder_free(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(EnvironmentFailure, match="another run is at work"):
+        with pytest.raises(EnvironmentFailure, match="another run is working in"):
             RunDir(tmp_path).hold()
         other.kill()
     run = RunDir(tmp_path)

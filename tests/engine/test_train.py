@@ -135,7 +135,7 @@ def test_what_ends_a_run_is_in_its_folder_and_the_folder_is_free_again(
     assert "non-finite" in info(tmp_path)["error"]
     other = RunDir(tmp_path)
     other.hold()
-    with pytest.raises(EnvironmentFailure, match="another run is at work"):
+    with pytest.raises(EnvironmentFailure, match="another run is working in"):
         begin(tmp_path, resume=True)
     other.release()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @options
 class Train:
-    """What both commands are told; which network is trained is read off the recipe that `prepared` gives."""
+    """Options of both commands; the recipe that `prepared` returns says which network is trained."""
 
     recipe: MaybeRecipe = None
     set_: Set = None
@@ -58,7 +58,7 @@ class Train:
         for name in self.NEW if self.resume is not None else ():
             if getattr(self, name) not in (None, False):
                 option = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{option} means nothing with --resume, which continues a run as it was")
+                raise UsageError(f"{option} means nothing with --resume, which continues a run unchanged")
         values.seconds(self.max_time)
         self.launch_plan()
 

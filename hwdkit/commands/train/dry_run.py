@@ -21,6 +21,7 @@ from hwdkit.datasets.table import DATASETS
 from hwdkit.engine import build, describe
 from hwdkit.engine.networks import load_network, require_classes
 from hwdkit.engine.objectives import Objective
+from hwdkit.engine.opened import one_device
 from hwdkit.engine.rundir import RunDir
 from hwdkit.errors import HwdkitError
 from hwdkit.losses import Loss
@@ -59,14 +60,13 @@ def run(
     missing: list[HwdkitError] = []
     index = _checked(missing, lambda: load_index(data_root / recipe.data.dataset))
     if index is None and recipe.data.dataset not in DATASETS:
-        raise missing[-1]  # nobody else knows how many classes it has
+        raise missing[-1]  # its index alone has the number of classes
     classes = len(index.classes) if index else describe.classes_of(recipe, data_root)
     data, train = recipe.data, recipe.train
     _checked(missing, lambda: require_divisible(train.batch_size, world=ranks, accumulate=train.accumulate))
     if out is not None:
         _checked(missing, lambda: RunDir(out).require_unused())
-    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    _checked(missing, lambda: build.require_possible(train, device))
+    _checked(missing, lambda: build.require_possible(train, one_device(cpu=cpu)))
     _checked(missing, lambda: build.pretrained_weights(recipe.network))
     if init_from is not None:
         _checked(missing, lambda: load_network(init_from))

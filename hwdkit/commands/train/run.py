@@ -56,14 +56,14 @@ def train(
         recipe: what is trained, from what, and how.
         data_root: folder of the prepared datasets.
         out: run directory; None makes one under ./runs.
-        resume: continue the run that lies in `out`; one that has finished is left alone.
+        resume: continue the run in `out`; a finished one is left as it is.
         restart: a run in `out` that ended before its first checkpoint may be begun again.
         init_from: checkpoint whose weights the trained network starts from.
         cpu: do not use a GPU.
         max_seconds: stop cleanly after this long.
 
     Raises:
-        HwdkitError: with the exit code that the mistake or the stop deserves.
+        HwdkitError: a mistake, a failure or a stop; it carries the exit code.
     """
     stop = StopRequest(max_seconds)
     with switches.for_training(recipe.train.deterministic), started(cpu=cpu) as ranks, explained_memory():
@@ -118,7 +118,7 @@ def train(
 
 
 def prepared_index(dataset: str, data_root: Path) -> DatasetIndex:
-    """The dataset's index; one that lies below the data root unprepared is checked and indexed first."""
+    """The dataset's index; an unprepared one below the data root is checked and indexed first."""
 
     def index_it() -> None:
         missing = not (data_root / dataset / FILE_NAME).is_file()

@@ -88,12 +88,12 @@ def resumed_recipe(run_dir: Path, overrides: list[str]) -> Recipe:
 
 
 def changes_to(run_dir: Path, recipe: Recipe) -> list[str]:
-    """What a recipe would change in the run that lies in a folder, as --set options.
+    """What a recipe would change in the run in a folder, as --set options.
 
     --auto-resume repeats a whole command line; `resumed_recipe` refuses what would make it another run.
 
     Raises:
-        RecipeError: another recipe's run lies there.
+        RecipeError: the folder holds another recipe's run.
     """
     before = load(RunDir(run_dir).recipe)
     if before.name != recipe.name:
