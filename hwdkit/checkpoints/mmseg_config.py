@@ -58,8 +58,9 @@ def class_names(beside: Mapping[str, Any]) -> tuple[str, ...]:
     meta = _mapping(beside.get("meta"))
     dataset = {key.lower(): value for key, value in _mapping(meta.get("dataset_meta")).items()}
     names = dataset.get("classes", meta.get("CLASSES"))
-    readable = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-    return tuple(names) if readable else ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(names)
 
 
 def facts(beside: Mapping[str, Any], *, psp: bool) -> Facts:

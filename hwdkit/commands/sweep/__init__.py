@@ -120,8 +120,9 @@ class Sweep:
         """All cells' recipes, checked."""
         from hwdkit.commands.sweep import grid
         from hwdkit.commands.sweep.plan import planned
+        from hwdkit.report.sweep import BASELINE
 
-        lines = {grid.BASELINE: self.baseline} if self.baseline is not None else {}
+        lines = {BASELINE: self.baseline} if self.baseline is not None else {}
         return planned(
             str(self.recipe),
             grid.axes(self.grid or []),

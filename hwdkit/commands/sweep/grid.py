@@ -13,8 +13,8 @@ from typing import Any
 
 from hwdkit.errors import RecipeError, UsageError
 from hwdkit.recipe.written import parse
+from hwdkit.report.sweep import BASELINE, GRID
 
-GRID, BASELINE = "grid", "baseline"
 AS_IT_IS = "as-it-is"
 """Name of the one cell of a sweep over seeds alone."""
 

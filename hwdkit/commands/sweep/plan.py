@@ -11,11 +11,12 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from hwdkit.commands.sweep.grid import AS_IT_IS, GRID, folder_name
+from hwdkit.commands.sweep.grid import AS_IT_IS, folder_name
 from hwdkit.errors import RecipeError, UsageError
 from hwdkit.recipe.load import in_line, load
 from hwdkit.recipe.schema import Recipe
 from hwdkit.recipe.section import Section
+from hwdkit.report.sweep import GRID
 
 
 class Cell(Section):
