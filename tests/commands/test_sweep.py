@@ -477,6 +477,6 @@ def test_a_run_that_outlives_its_killed_sweep_keeps_the_folder_locked(pair: Pair
     try:
         again = subprocess.run(command, env=dict(environment()), cwd=ROOT, capture_output=True, check=False)
         assert again.returncode == 6
-        assert b"at work here" in again.stderr
+        assert b"still working here" in again.stderr
     finally:
         os.kill(child, signal.SIGKILL)
