@@ -47,6 +47,8 @@ HOMES = {
     "onnxruntime": ("hwdkit.export",),
     "triton": ("hwdkit.kernels",),
 }
+NAMED_AT_RUN_TIME = ("hwdkit", "hwdkit.cli.catalogue", "hwdkit.commands.doctor.packages")
+"""These import public names, a command that was called, packages that shall load: when they are used."""
 TORCH_FREE = {"pydantic", "pydantic_core", "yaml"}
 
 
@@ -88,8 +90,8 @@ def imports_in(source: str, module: str, known: set[str]) -> Iterator[Import]:
             targets = [name if name in known else package for name in names]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             argument = node.args[0]
-            if module in ("hwdkit", "hwdkit.cli.catalogue"):
-                continue  # a submodule, a command's module: when they are used
+            if module in NAMED_AT_RUN_TIME:
+                continue
             assert isinstance(argument, ast.Constant), f"{module}:{node.lineno}: imports a computed name"
             targets = [str(argument.value)]
         else:

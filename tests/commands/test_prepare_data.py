@@ -144,7 +144,7 @@ def test_the_cache_is_announced_and_reported(tmp_path: Path, caplog: pytest.LogC
     assert f"cache        {4 * pixels / 1000:.1f} kB in {tmp_path / 'scenes' / 'cache'}, written" in shown(
         result
     )
-    assert "already there" in shown(draw(tmp_path, cache=True))
+    assert "already there" in " ".join(shown(draw(tmp_path, cache=True)).split())
 
 
 def test_archives_announce_their_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
