@@ -157,7 +157,8 @@ def test_without_arguments_help_is_printed() -> None:
         ("per-class-report --student x --teacher y --compare teacher=1", "'teacher' is taken"),
         ("per-class-report --student x --teacher y --format pdf", "'pdf' is not one of table, json"),
         ("per-class-report --student x --teacher y --sort size", "'size' is not one of 'iou'"),
-        ("prepare-data kitti", "is not one of 'ade20k'"),
+        ("prepare-data kitti", "'kitti' is not one of ade20k, camvid"),
+        ("prepare-data scnes", "Did you mean 'scenes'?"),
         ("destill", "No such command 'destill'"),
     ],
 )

@@ -9,6 +9,7 @@ import typer
 
 from hwdkit.datasets.table import DATASETS
 from hwdkit.errors import UsageError
+from hwdkit.recipe.find import did_you_mean
 from hwdkit.terminal.command import Result, command
 from hwdkit.terminal.options import DATA, DataRoot
 
@@ -85,9 +86,10 @@ class PrepareData:
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per core")] = None
 
     def __post_init__(self) -> None:
-        if self.dataset not in (*DATASETS, FOLDER):
+        kinds = (*DATASETS, FOLDER)
+        if self.dataset not in kinds:
             raise UsageError(
-                f"{self.dataset!r} is not one of {', '.join(map(repr, (*DATASETS, FOLDER)))}",
+                f"{self.dataset!r} is not one of {', '.join(kinds)}.{did_you_mean(self.dataset, kinds)}",
                 hint=f"your own data: hwdkit prepare-data {FOLDER} --name {self.dataset} …",
             )
         of_scenes = OF_SCENES if self.dataset == FOLDER else (*OF_SCENES, "seed")

@@ -67,7 +67,7 @@ def _chosen(opened: Opened, options: Panels) -> list[Ranked]:
     if most is None:
         chosen = figure.chosen_images(options.images or (), dataset) or range(min(4, opened.images.total))
         if len(chosen) > MOST_IMAGES:
-            raise UsageError(f"--images names {len(chosen)} images; {MOST_IMAGES} are the most")
+            raise UsageError(f"--images names {len(chosen)} images; at most {MOST_IMAGES} can be shown")
         return [Ranked(index, float("nan")) for index in chosen]
     if options.worst:
         student = opened.of_role("student", needed_for="--worst")
