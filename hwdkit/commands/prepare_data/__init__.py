@@ -9,7 +9,6 @@ import typer
 
 from hwdkit.datasets.table import DATASETS
 from hwdkit.errors import UsageError
-from hwdkit.recipe.find import did_you_mean
 from hwdkit.terminal.command import Result, command
 from hwdkit.terminal.options import DATA, DataRoot
 
@@ -88,6 +87,8 @@ class PrepareData:
     def __post_init__(self) -> None:
         kinds = (*DATASETS, FOLDER)
         if self.dataset not in kinds:
+            from hwdkit.recipe.find import did_you_mean
+
             raise UsageError(
                 f"{self.dataset!r} is not one of {', '.join(kinds)}.{did_you_mean(self.dataset, kinds)}",
                 hint=f"your own data: hwdkit prepare-data {FOLDER} --name {self.dataset} …",
