@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from hwdkit.engine.objectives import Objective
 from hwdkit.engine.run import Run, Trained, finished
 from hwdkit.engine.rundir import RunDir
 from hwdkit.engine.train import train as train_run
-from hwdkit.errors import RecipeError
+from hwdkit.errors import DataError, RecipeError
 from hwdkit.losses import Loss
 from hwdkit.models.adapted import adapt
 from hwdkit.models.network import Network
@@ -81,7 +82,7 @@ def fit(
         classes: their names, for reports; by default those of the checkpoint that the student was loaded
             from.
         out: an ordinary run directory; must be new or empty. None: nothing is written.
-        resume: continue the run in `out`, exactly: same arguments, same data.
+        resume: continue the run in `out` exactly, if there is one: same arguments, same data.
         seed: of data order, augmentation and dropout.
         workers: loader processes for a Dataset.
         cpu: do not use a GPU.
@@ -107,14 +108,18 @@ def fit(
     if resume and out is None:
         raise RecipeError("resume=True needs out=: the run directory to continue")
     folder = RunDir(Path(out)) if out is not None else None
-    text = written.dump(settings, {name: (type(loss).__name__, loss.factor) for name, loss in losses.items()})
-    if folder and resume:
+    text = written.dump(settings, {name: _options(loss) for name, loss in losses.items()})
+    begun = folder is not None and resume and (folder.last.is_file() or finished(folder) is not None)
+    if folder and begun:
+        written.require_same(folder.recipe, text)
         if trained := finished(folder):
             log.info("%s is finished: nothing to do", folder.path)
+            load(folder.path, into=student)
             return trained
-        written.require_same(folder.recipe, text)
     elif folder:
-        folder.require_unused()
+        folder.require_unused(or_unsaved=resume)
+    for loss in losses.values():  # all resize as the network that learns
+        loss.align_corners = student.align_corners
     reader = Reader(student.classes, normalises=_normalises(student, teacher))
     name = folder.path.name if folder else type(student).__name__
     with switches.for_training(settings.train.deterministic), started(cpu=cpu) as ranks, _trainable(student):
@@ -156,7 +161,8 @@ def fit(
                 folder=folder,
                 recipe=text,
                 facts={"command": "fit", "teacher_sha256": _digest(teacher) if teacher is not None else None},
-                resume=resume,
+                resume=begun,
+                restart=resume,
                 keep_evaluated=settings.train.keep_evaluated,
                 resumed_by="the same call of hwdkit.fit with resume=True",
                 on_start=lambda: log.info("run directory: %s", folder.path) if folder else None,
@@ -333,7 +339,24 @@ def _evaluation(network: Network, data: Data, reader: Reader, ranks: Ranks, prot
     """A Dataset is shared out between processes; anything else yields each process's own share."""
     if is_dataset(data):
         data = Subset(data, range(ranks.rank, len(data), ranks.world))  # type: ignore[arg-type]
-    return evaluate_network(network, pairs(data, reader), protocol, ranks=ranks)
+    result = evaluate_network(network, pairs(data, reader), protocol, ranks=ranks)
+    if not result.images:
+        raise DataError(
+            "there is no image to evaluate", hint="a generator can be read only once: pass a Dataset"
+        )
+    return result
+
+
+def _options(loss: Loss) -> dict[str, Any]:
+    """What decides a loss, for recipe.yaml: its class, its factor and its plain options."""
+    names = inspect.signature(type(loss).__init__).parameters.keys() - {"self", "align_corners"}
+    options = {name: getattr(loss, name) for name in sorted(names) if hasattr(loss, name)}
+    plain = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in options.items()
+        if isinstance(value, bool | int | float | str | tuple)
+    }
+    return {"loss": type(loss).__name__, "weight": float(loss.factor), **plain}
 
 
 def _digest(network: nn.Module) -> str:

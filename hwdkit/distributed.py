@@ -75,6 +75,8 @@ def started(*, cpu: bool = False) -> Iterator[Ranks]:
     use_cuda = torch.cuda.is_available() and not cpu
     if use_cuda and "RANK" not in os.environ and torch.cuda.device_count() == 1:
         local = 0  # Slurm's --gpus-per-task shows each process its own GPU only
+    elif use_cuda and world == 1:
+        local = torch.cuda.current_device()  # as the caller's script has chosen
     if use_cuda and local >= torch.cuda.device_count():
         raise EnvironmentFailure(
             f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}",

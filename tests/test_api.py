@@ -180,8 +180,16 @@ def test_a_finished_run_is_given_back_and_another_is_not_overwritten(tmp_path: P
     assert again == first
     with pytest.raises(RecipeError, match="already used"):
         run(Blocks(), out=tmp_path / "run")
-    with pytest.raises(CheckpointError, match="no run to resume"):
-        run(Blocks(), out=tmp_path / "none", resume=True)
+    first, student = run(Blocks(), out=tmp_path / "begun", resume=True)  # one script begins and continues
+    _, given_back = run(Blocks(), out=tmp_path / "begun", resume=True, student=module(4))
+    assert equal(weights(given_back), weights(student))
+    with pytest.raises(RecipeError, match=r"cannot change losses\.hwd\.mu"):
+        run(
+            Blocks(),
+            out=tmp_path / "begun",
+            resume=True,
+            losses={**losses(), "hwd": 3.0 * hwdkit.HWD(mu=2.0)},
+        )
 
 
 class CtrlC(hwdkit.Loss):
@@ -365,7 +373,27 @@ def test_numpy_and_pil_are_read_as_the_same_pixels() -> None:
     assert hwdkit.evaluate(network, pictures, cpu=True) == expected
 
 
+def test_frozen_batch_norm_stays_frozen() -> None:
+    network = module(0)
+    network[1].eval()
+    before = network[1].running_mean.clone()
+    run(Blocks(), student=network)
+    assert torch.equal(network[1].running_mean, before)
+
+
+def test_losses_resize_as_the_student() -> None:
+    terms = losses()
+    run(Blocks(), losses=terms)
+    assert not any(loss.align_corners for loss in terms.values())
+
+
 def test_data_that_ends_or_holds_nothing_is_told() -> None:
+    with pytest.raises(DataError, match="the data is empty"):
+        run([])
+    with pytest.raises(DataError, match="no image to evaluate"):
+        hwdkit.evaluate(hwdkit.adapt(module(0), CLASSES), iter([]), cpu=True)
+    with pytest.raises(DataError, match=r"item \d is a batch of 2 images"):
+        run([(torch.stack([image()] * 2), torch.stack([label()] * 2))] * 4)
     with pytest.raises(DataError, match="yields nothing"):
         run(iter([]))
     with pytest.raises(DataError, match="ended before the training"):

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from hwdkit.data.processes import as_is, close_at_exit, loader_options
+from hwdkit.data.processes import as_is, close_at_exit, loader_options, started
 from hwdkit.data.stream import SampleOrder, require_divisible, steps
 from hwdkit.errors import DataError, HwdkitError
 from hwdkit.types import IGNORE, Batch
@@ -116,6 +116,8 @@ def training_batches(
     """
     if is_dataset(data):
         require_divisible(batch_size, world=world, accumulate=accumulate)
+        if not len(data):  # type: ignore[arg-type]
+            raise DataError("the data is empty")
         order = SampleOrder(len(data), batch_size, seed, start_step, rank, world, accumulate)  # type: ignore[arg-type]
         loader: DataLoader[Batch] = DataLoader(
             _Samples(data, reader, seed), batch_sampler=order, collate_fn=as_is, **loader_options(workers)
@@ -163,6 +165,11 @@ class _Samples(Dataset[Batch]):
                 with _random_numbers(self.seed, sample):
                     item = self.data[i]
                 read.append(self.reader.batch(item, name=f"item {i}"))
+                if len(read[-1].image) > 1:
+                    raise DataError(
+                        f"item {i} is a batch of {len(read[-1].image)} images",
+                        hint="pass single images, or an iterator over the batches",
+                    )
             sizes = {tuple(batch.image.shape[1:]) for batch in read}
             if len(sizes) > 1:
                 shown = " and ".join(str(size) for size in sorted(sizes)[:2])
@@ -184,8 +191,11 @@ def _of_iterable(
     step: list[Batch] = []
     while True:
         numbers = _Numbers(seed, epoch)
+        for sampler in (getattr(data, "sampler", None), getattr(data, "batch_sampler", None)):
+            if sampler is not None and hasattr(sampler, "set_epoch"):  # DistributedSampler: an order an epoch
+                sampler.set_epoch(epoch)
         with numbers.drawn():
-            items = iter(data)
+            items = started(data) if isinstance(data, DataLoader) else iter(data)
         if epoch and items is data:
             raise DataError(
                 "the data ended before the training",

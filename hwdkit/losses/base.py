@@ -33,7 +33,7 @@ class Loss(nn.Module):
         reads_aux: whether it reads the logits of the student's auxiliary head.
         reads_teacher: whether it compares the student with a teacher at all.
         reads_teacher_aux: whether it reads the logits of the teacher's auxiliary head.
-        align_corners: how a plain teacher is stretched to the student's size.
+        align_corners: how maps are stretched; `hwdkit.fit` sets it to the student's convention.
         factor: what the value is multiplied with: 3.0 in `3.0 * loss`.
         critic: a network that trains along in `update_critic`, with an optimizer of the loss's own.
     """
@@ -130,7 +130,7 @@ class Loss(nn.Module):
         if not 0 <= factor < math.inf:
             raise ValueError(f"a loss can be multiplied with 0 or a positive number, not {factor}")
         weighted = copy.deepcopy(self)
-        weighted.factor = self.factor * factor
+        weighted.factor = self.factor * float(factor)
         return weighted
 
     __rmul__ = __mul__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class Adapted(Network):
         contract: InputContract | None,
         align_corners: bool,
         taps: Mapping[str, str],
+        size: tuple[int, int],
     ) -> None:
         super().__init__()
         self.module = module
@@ -42,12 +43,24 @@ class Adapted(Network):
             self.register_buffer("pixel_mean", mean, persistent=False)
             self.register_buffer("pixel_std", std, persistent=False)
         self._has_aux = False
+        self.trial_size = size
+        # Batch norm that is frozen (in eval mode inside a network that trains) stays frozen.
+        self._evaluating = [part for part in module.modules() if module.training and not part.training]
         self.register_state_dict_post_hook(_without_prefix)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
 
     @property
     def has_aux(self) -> bool:
         return self._has_aux
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self._evaluating:
+            part.eval()
+        return self
+
+    def blank(self, device: torch.device | None = None) -> Tensor:
+        return super().blank(device).new_zeros(1, 3, *self.trial_size)
 
     def forward(self, image: Tensor, taps: Sequence[str] = (), *, aux: bool | None = None) -> SegOutput:
         self.check_taps(taps)
@@ -65,9 +78,10 @@ class Adapted(Network):
     def _logits(self, output: Any) -> Tensor:
         logits = _named(output, OUTPUT_KEYS)
         if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[1] != self.classes:
+            returned = _shape(output if logits is None else logits)
             raise ValueError(
                 f"{self.name} must return logits (N, {self.classes}, h, w), or a mapping or object with them "
-                f"as {' or '.join(OUTPUT_KEYS[:2])}; it returned {_shape(logits)}"
+                f"as {' or '.join(OUTPUT_KEYS[:2])}; it returned {returned}"
             )
         return logits
 
@@ -100,10 +114,11 @@ def adapt(
     contract: InputContract | None = InputContract(),
     align_corners: bool = False,
     taps: Mapping[str, str] | None = None,
+    size: tuple[int, int] = (64, 64),
 ) -> Adapted:
     """Make a network that hwdkit can use of any module that turns images into logits.
 
-    The module is tried once, on a black image of 64x64 pixels in evaluation mode.
+    The module is tried once, on a black image in evaluation mode.
 
     Args:
         module: (N, 3, H, W) normalised images -> logits (N, classes, h, w) of any size, or a mapping or an
@@ -115,6 +130,7 @@ def adapt(
         align_corners: convention by which its logits are resized. torchvision and transformers: False.
         taps: intermediate maps for losses that compare them: tap -> name of a submodule, such as
             `{"stage4": "backbone.layer4"}`.
+        size: height and width of that black image, for modules that do not take every size.
 
     Raises:
         ValueError: the module does not return such logits, or a tap is no submodule or gives no map.
@@ -122,7 +138,7 @@ def adapt(
     if isinstance(module, Network):
         raise ValueError(f"{type(module).__name__} is a network of hwdkit already: use it as it is")
     network = Adapted(
-        module, classes=classes, contract=contract, align_corners=align_corners, taps=taps or {}
+        module, classes=classes, contract=contract, align_corners=align_corners, taps=taps or {}, size=size
     )
     modules = dict(module.named_modules())
     missing = [f"{tap}: {source}" for tap, source in network.sources.items() if source not in modules]
@@ -132,11 +148,12 @@ def adapt(
     device = parameter.device if parameter is not None else torch.device("cpu")
     network.tap_channels = dict.fromkeys(network.sources, 0)
     modes = {part: part.training for part in network.modules()}
-    network.eval().to(device)
-    with torch.no_grad():
-        output = network(network.blank(device), tuple(network.sources), aux=True)
-    for part, mode in modes.items():
-        part.training = mode
+    try:
+        with torch.no_grad():
+            output = network.eval().to(device)(network.blank(device), tuple(network.sources), aux=True)
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
     network.tap_channels = {tap: output.taps[tap].shape[1] for tap in network.sources}
     network._has_aux = output.aux is not None
     return network

@@ -38,14 +38,14 @@ def settings(*, seed: int, optimizer: Mapping[str, Any], train: Mapping[str, Any
         raise explain(error, written_at(values, Place("hwdkit.fit", 0))) from None
 
 
-def dump(chosen: Settings, losses: Mapping[str, tuple[str, float]]) -> str:
+def dump(chosen: Settings, losses: Mapping[str, Mapping[str, Any]]) -> str:
     """The text of recipe.yaml for a run made in Python.
 
     Args:
         chosen: how it trains.
-        losses: name -> class and factor of each loss.
+        losses: name -> class, factor and options of each loss.
     """
-    terms = {name: {"loss": loss, "weight": weight} for name, (loss, weight) in losses.items()}
+    terms = {name: dict(options) for name, options in losses.items()}
     return "# Made by hwdkit.fit; the same call with resume=True continues it.\n" + to_yaml(
         {**chosen.model_dump(), "losses": terms}
     )

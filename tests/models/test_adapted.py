@@ -91,7 +91,7 @@ def test_the_state_dict_is_that_of_the_module() -> None:
     ("module", "options", "message"),
     [
         (Tiny(classes=5), {}, r"Tiny must return logits \(N, 3, h, w\).*tensor \(1, 5, 16, 16\)"),
-        (Tiny(form="pair"), {}, "returned a NoneType"),
+        (Tiny(form="pair"), {}, "returned a tuple"),
         (nn.Flatten(), {}, r"Flatten must return.*tensor \(1, 12288\)"),
         (Tiny(), {"taps": {"stage1": "bodi"}}, "stage1: bodi"),
     ],
