@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from rich.console import Console
-from tiny_runs import ROOT, hwdkit
+from tiny_runs import hwdkit
 
 from hwdkit.commands.doctor import Doctor, diagnosis, environment, machine, packages, prepared
 from hwdkit.commands.doctor.finding import REINSTALL, Finding, findings_of
@@ -21,6 +21,7 @@ from hwdkit.data.cache import cache_for
 from hwdkit.data.index import load_index
 from hwdkit.prepare.prepare import prepare
 from hwdkit.prepare.scenes import SceneOptions
+from hwdkit.recipe.find import shipped
 
 
 @pytest.fixture(autouse=True)
@@ -126,8 +127,9 @@ def test_a_check_that_breaks_is_a_problem_after_what_it_had_found(error: Excepti
     assert "\n" not in broken.value
 
 
-def test_shipped_recipes_are_counted_once_and_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)  # where ./recipes are those that ship
+def test_shipped_recipes_are_counted_once_and_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes").symlink_to(shipped())  # as in a checkout, where ./recipes are those that ship
+    monkeypatch.chdir(tmp_path)
     (finding,) = prepared.recipes()
     assert finding.level == "ok"
     assert finding.facts["recipes"] > 0
