@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -17,11 +14,20 @@ from torch.utils.data import Dataset, Subset
 from hwdkit.checkpoints.files import load_model
 from hwdkit.commands.train import run as recipes
 from hwdkit.data.iterables import Reader, is_dataset, pairs, training_batches
-from hwdkit.distributed import Ranks, copy_from_main_rank, started
+from hwdkit.distributed import Ranks, copy_from_main_rank, on_main_rank, started
 from hwdkit.engine import build, switches
+from hwdkit.engine.custom import (
+    describer,
+    digest_of,
+    normalises,
+    options_of,
+    require_compatible,
+    require_network,
+    trainable,
+)
 from hwdkit.engine.evaluate import Evaluation
 from hwdkit.engine.evaluate import evaluate as evaluate_network
-from hwdkit.engine.networks import load_network, load_weights, network_file, self_description
+from hwdkit.engine.networks import load_network, load_weights, network_file
 from hwdkit.engine.objectives import Objective
 from hwdkit.engine.run import Run, Trained, finished
 from hwdkit.engine.rundir import RunDir
@@ -104,26 +110,26 @@ def fit(
         optimizer={"lr": lr, **(optimizer or {})},
         train={"iterations": iterations, "batch_size": batch_size, **(train or {})},
     )
-    _require_networks(student, teacher, losses)
+    require_compatible(student, teacher, losses)
+    reader = Reader(student.classes, normalises=normalises(student, teacher))
     if resume and out is None:
         raise RecipeError("resume=True needs out=: the run directory to continue")
     folder = RunDir(Path(out)) if out is not None else None
-    text = written.dump(settings, {name: _options(loss) for name, loss in losses.items()})
-    begun = folder is not None and resume and (folder.last.is_file() or finished(folder) is not None)
-    if folder and begun:
-        written.require_same(folder.recipe, text)
-        if trained := finished(folder):
-            log.info("%s is finished: nothing to do", folder.path)
-            load(folder.path, into=student)
-            return trained
-    elif folder:
-        folder.require_unused(or_unsaved=resume)
-    for loss in losses.values():  # all resize as the network that learns
-        loss.align_corners = student.align_corners
-    reader = Reader(student.classes, normalises=_normalises(student, teacher))
-    name = folder.path.name if folder else type(student).__name__
-    with switches.for_training(settings.train.deterministic), started(cpu=cpu) as ranks, _trainable(student):
+    name = folder.path.name if folder else student.name
+    text = written.dump(settings, {name: options_of(loss) for name, loss in losses.items()})
+    with switches.for_training(settings.train.deterministic), started(cpu=cpu) as ranks, trainable(student):
         _show_log()
+        begun = folder is not None and resume and (folder.last.is_file() or finished(folder) is not None)
+        if folder and begun:
+            written.require_same(folder.recipe, text)
+            if trained := finished(folder):
+                log.info("%s is finished: nothing to do", folder.path)
+                load(folder.path, into=student)
+                return trained
+        elif folder:  # the main rank takes it when all have asked
+            on_main_rank(lambda: folder.require_unused(or_unsaved=resume))
+        for loss in losses.values():  # all resize as the network that learns
+            loss.align_corners = student.align_corners
         torch.manual_seed(seed)
         build.require_possible(settings.train, ranks.device)
         training = build.optimised(Objective(student, losses), settings, ranks)
@@ -157,10 +163,13 @@ def fit(
             plan=build.plan(settings),
             run=Run(
                 name=name,
-                describe=_describe(student, classes, name=name if folder else ""),
+                describe=describer(student, classes, name=name if folder else ""),
                 folder=folder,
                 recipe=text,
-                facts={"command": "fit", "teacher_sha256": _digest(teacher) if teacher is not None else None},
+                facts={
+                    "command": "fit",
+                    "teacher_sha256": digest_of(teacher) if teacher is not None else None,
+                },
                 resume=begun,
                 restart=resume,
                 keep_evaluated=settings.train.keep_evaluated,
@@ -193,7 +202,7 @@ def evaluate(
     Raises:
         DataError: an image or a label is not what it must be.
     """
-    _require_network("network", network)
+    require_network("network", network)
     reader = Reader(network.classes, normalises=network.contract is not None)
     training = network.training
     with started(cpu=cpu) as ranks:
@@ -261,80 +270,6 @@ def load(path: str | Path, *, into: nn.Module | None = None) -> nn.Module:
     return into.eval()
 
 
-def _require_networks(student: Network, teacher: Network | None, losses: Mapping[str, Loss]) -> None:
-    """Refuse networks and losses that cannot go together, before anything is trained."""
-    _require_network("student", student)
-    if teacher is not None:
-        _require_network("teacher", teacher)
-        if teacher.classes != student.classes:
-            raise RecipeError(f"student has {student.classes} classes, teacher {teacher.classes}")
-    if not losses:
-        raise RecipeError("losses: empty: there is nothing to train")
-    for name, loss in losses.items():
-        if not isinstance(loss, Loss):
-            raise RecipeError(
-                f"losses: {name!r} is a {type(loss).__name__}, not a Loss",
-                hint="derive it from hwdkit.losses.Loss: see docs/python.md",
-            )
-        if loss.reads_teacher and teacher is None:
-            raise RecipeError(f"losses: {name!r} needs a teacher")
-        try:
-            student.check_taps(loss.taps)
-            if teacher is not None:
-                teacher.check_taps(loss.teacher_taps)
-        except ValueError as error:
-            raise RecipeError(
-                f"losses: {name!r}: {error}", hint="name it in adapt(..., taps={...})"
-            ) from error
-        if loss.reads_teacher_aux and not (student.has_aux and teacher is not None and teacher.has_aux):
-            raise RecipeError(
-                f"losses: {name!r} compares auxiliary logits, but student or teacher has no auxiliary head"
-            )
-
-
-def _require_network(name: str, network: object) -> None:
-    if not isinstance(network, Network):
-        kind = "a module" if isinstance(network, nn.Module) else f"a {type(network).__name__}"
-        raise RecipeError(
-            f"{name} is {kind}, not a network of hwdkit", hint="use hwdkit.adapt(module, classes=N)"
-        )
-
-
-def _normalises(*networks: Network | None) -> bool:
-    """Whether the networks want uint8 RGB; all must want the same.
-
-    Raises:
-        RecipeError: one normalises its images itself, another does not.
-    """
-    normalises = {network.contract is not None for network in networks if network is not None}
-    if len(normalises) > 1:
-        raise RecipeError(
-            "student and teacher are shown the same images: give contract=None to both or to none"
-        )
-    return normalises.pop()
-
-
-def _describe(student: Network, classes: Sequence[str] | None, *, name: str) -> Callable[..., dict[str, Any]]:
-    """The description that a checkpoint carries."""
-    names = tuple(classes) if classes is not None else tuple(f"class {i}" for i in range(student.classes))
-    if len(names) != student.classes:
-        raise RecipeError(f"classes names {len(names)}, but the student has {student.classes}")
-
-    labels = {
-        "classes": list(names),
-        "palette": [[(37 * i) % 256, (91 * i) % 256, (151 * i) % 256] for i in range(student.classes)],
-        "dataset": name or "none",
-    }
-    if classes is None:  # the network keeps speaking of the classes that it was loaded with
-        labels |= {key: student.about[key] for key in labels if key in student.about}
-
-    def describe(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        facts = {"role": "student", "recipe": name, "step": step, "metrics": dict(metrics)}
-        return {**self_description(student), **labels, **facts}
-
-    return describe
-
-
 def _evaluation(network: Network, data: Data, reader: Reader, ranks: Ranks, protocol: Protocol) -> Evaluation:
     """A Dataset is shared out between processes; anything else yields each process's own share."""
     if is_dataset(data):
@@ -345,44 +280,6 @@ def _evaluation(network: Network, data: Data, reader: Reader, ranks: Ranks, prot
             "there is no image to evaluate", hint="a generator can be read only once: pass a Dataset"
         )
     return result
-
-
-def _options(loss: Loss) -> dict[str, Any]:
-    """What decides a loss, for recipe.yaml: its class, its factor and its plain options."""
-    names = inspect.signature(type(loss).__init__).parameters.keys() - {"self", "align_corners"}
-    options = {name: getattr(loss, name) for name in sorted(names) if hasattr(loss, name)}
-    plain = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in options.items()
-        if isinstance(value, bool | int | float | str | tuple)
-    }
-    return {"loss": type(loss).__name__, "weight": float(loss.factor), **plain}
-
-
-def _digest(network: nn.Module) -> str:
-    """SHA-256 of a network's weights: a resumed run must have the same teacher."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        sha.update(name.encode())
-        sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
-
-
-@contextmanager
-def _trainable(student: Network) -> Iterator[None]:
-    """Let parameters that a run freezes, because its losses do not reach them, be trainable again afterwards.
-
-    Raises:
-        RecipeError: there is no parameter to train.
-    """
-    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise RecipeError("student has no parameter with requires_grad: there is nothing to train")
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def _show_log() -> None:
