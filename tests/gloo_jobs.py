@@ -5,12 +5,15 @@ Not a test module: each function does the same work as any number of ranks, on t
 
 from __future__ import annotations
 
+import copy
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -278,18 +281,32 @@ def fitted(ranks: Ranks) -> dict[str, Any]:
     module[1].requires_grad_(False)
     student = hwdkit.adapt(module, CLASSES)
     still = [Noise()[i] for i in range(5)]
-    trained = hwdkit.fit(
-        student,
-        hwdkit.adapt(teacher, CLASSES),
-        Noise(),
-        losses={"ce": hwdkit.CrossEntropy(), "hwd": hwdkit.HWD(mu=1.0)},
-        iterations=3,
-        batch_size=4,
-        validate=still,
-        cpu=True,
-        train={"ema": 0.5, "accumulate": 2},
-    )
+    folder = [tempfile.mkdtemp() if ranks.is_main else ""]
+    if ranks.world > 1:
+        dist.broadcast_object_list(folder)
+
+    def run(network: nn.Module) -> Any:
+        return hwdkit.fit(
+            network,
+            hwdkit.adapt(teacher, CLASSES),
+            Noise(),
+            losses={"ce": hwdkit.CrossEntropy(), "hwd": hwdkit.HWD(mu=1.0)},
+            iterations=3,
+            batch_size=4,
+            validate=still,
+            cpu=True,
+            train={"ema": 0.5, "accumulate": 2},
+            out=Path(folder[0]) / "run",
+            resume=True,  # begins it, then gives it back
+        )
+
+    trained = run(student)
+    again = hwdkit.adapt(copy.deepcopy(module), CLASSES)
+    with torch.no_grad():
+        again.module[0].weight.zero_()
+    finished = run(again)
     return {
+        "given_back": finished.last == trained.last and torch.equal(again.module[0].weight, module[0].weight),
         "weights": dict(module.named_parameters()),
         "last": trained.last,
         "frozen": [name for name, value in module.named_parameters() if not value.requires_grad],

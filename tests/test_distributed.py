@@ -133,6 +133,7 @@ def test_two_processes_fit_the_module_that_one_fits(one: Any, two: Any) -> None:
     ours, theirs = two[0]["fitted"], one["fitted"]
     assert_near(ours["weights"], theirs["weights"], rtol=1e-5, atol=2e-6)
     assert_near(two[1]["fitted"]["weights"], ours["weights"], rtol=0, atol=0)
+    assert all(result["fitted"]["given_back"] for result in (one, *two))
     assert ours["frozen"] == theirs["frozen"] == ["1.weight", "1.bias"]
     assert two[1]["fitted"]["evaluated"] == ours["evaluated"]
     assert ours["evaluated"].images == 5
