@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import hwdkit
+from hwdkit.data.iterables import Reader, training_batches
 from hwdkit.errors import Cancelled, CheckpointError, DataError, RecipeError
 
 CLASSES = 3
@@ -379,6 +380,30 @@ def test_frozen_batch_norm_stays_frozen() -> None:
     before = network[1].running_mean.clone()
     run(Blocks(), student=network)
     assert torch.equal(network[1].running_mean, before)
+
+
+def test_a_sampler_with_epochs_gets_them_in_order_and_where_a_resume_begins() -> None:
+    class Epochs(torch.utils.data.SequentialSampler):
+        def __init__(self) -> None:
+            super().__init__(Blocks())
+            self.epochs: list[int] = []
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epochs.append(epoch)
+
+    sampler, reader = Epochs(), Reader(CLASSES, normalises=True)
+    loader = DataLoader(Blocks(), batch_size=4, sampler=sampler)
+    begun = training_batches(loader, reader, batch_size=4, seed=0, start_step=0)
+    batches = [next(begun) for _ in range(5)]
+    assert sampler.epochs == [0, 1, 2]
+    resumed = next(training_batches(loader, reader, batch_size=4, seed=0, start_step=4))
+    assert sampler.epochs == [0, 1, 2, 2]
+    assert torch.equal(resumed[0].image, batches[4][0].image)
+
+
+def test_a_factor_may_be_numpys() -> None:
+    result, _ = run(Blocks(), losses={"hwd": hwdkit.HWD(mu=1.0) * np.float64(2.0)}, iterations=1)
+    assert result.images_per_s > 0
 
 
 def test_losses_resize_as_the_student() -> None:

@@ -67,6 +67,22 @@ def test_taps_are_the_outputs_of_submodules() -> None:
         network(torch.zeros(1, 3, 32, 32), ("stage4",))
 
 
+class Patches(Tiny):
+    """Takes one size alone."""
+
+    def forward(self, image: Tensor) -> Any:
+        assert image.shape[2:] == (56, 28)
+        return super().forward(image)
+
+
+def test_a_module_of_one_size_is_tried_at_that_size() -> None:
+    module = Patches()
+    assert adapt(module, 3, size=(56, 28)).blank().shape == (1, 3, 56, 28)
+    with pytest.raises(AssertionError):
+        adapt(module, 3)
+    assert module.training, "also after a trial that failed"
+
+
 def test_adapting_changes_neither_statistics_nor_mode() -> None:
     module = Tiny()
     module.norm.eval()
